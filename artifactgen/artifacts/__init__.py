@@ -1,0 +1,1 @@
+"""The kinds of artifact: one file for each, all fed by one forward pass."""

@@ -1,0 +1,178 @@
+"""GradCAM: which regions of an image drive each class.
+
+Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+Localization", ICCV 2017, https://arxiv.org/abs/1610.02391. Equal to the `GradCAM` of the library
+pytorch-grad-cam on the same layer and class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from artifactgen.artifacts.forward import Pass, Taps
+from artifactgen.artifacts.kind import Arrays, Picture, Subject, View
+from artifactgen.errors import ConfigError, did_you_mean
+from artifactgen.models.layers import find_target_layer, get_layer, grid_of
+from artifactgen.rendering.overlay import Scale, heatmap, overlay, scale_cam
+from artifactgen.rendering.png import encode_png
+from artifactgen.store.layout import gradcam_file
+
+PREDICTED = "predicted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradCAM:
+    """Options of GradCAM."""
+
+    method: Literal["gradcam"] = "gradcam"
+    layer: str = "auto"
+    """Module path of the target layer; `auto`: see `find_target_layer`."""
+    target_classes: list[int | str] | Literal["predicted"] | None = None
+    """Classes by index or name; None: every class; `predicted`: each record's own prediction."""
+    style: Literal["overlay", "heatmap"] = "overlay"
+    scale: Scale = "map"
+    """`map`: each map its own range, as pytorch-grad-cam; `record`: one range over the classes of
+    a record, so that they compare; `absolute`: as they are, clipped to [0, 1]."""
+    colormap: str = "turbo"
+    """Any name of matplotlib."""
+    opacity: float = 0.5
+
+    def bind(self, subject: Subject) -> BoundGradCAM:
+        """Resolve layer and classes; `ConfigError` where the model has no classifier."""
+        if not subject.has_head:
+            raise ConfigError(
+                "GradCAM needs a classifier, and the checkpoint has none: an untrained one would "
+                "give meaningless maps.\n"
+                "Set generate_gradcam=false, or give a checkpoint that was fine-tuned for classes."
+            )
+        layer = find_target_layer(subject.model) if self.layer == "auto" else self.layer
+        get_layer(subject.model, layer, option="gradcam.layer")
+        classes = resolve_classes(self.target_classes, subject.classes)
+        return BoundGradCAM(self, subject, layer, classes)
+
+
+def resolve_classes(
+    wanted: Sequence[int | str] | str | None, classes: Sequence[str]
+) -> tuple[int, ...] | None:
+    """Class indices, in order and without doubles; None where each record's prediction is meant.
+
+    Raises:
+        ConfigError: a class that there is not.
+    """
+    if wanted == PREDICTED:
+        return None
+    if wanted is None:
+        return tuple(range(len(classes)))
+    if not wanted or isinstance(wanted, str):
+        raise ConfigError(
+            f"target_classes={wanted!r}: give a list of indices or names, null or {PREDICTED}."
+        )
+    return tuple(dict.fromkeys(_class_index(item, classes) for item in wanted))
+
+
+def _class_index(wanted: int | str, classes: Sequence[str]) -> int:
+    if isinstance(wanted, str) and wanted in classes:
+        return classes.index(wanted)
+    if isinstance(wanted, int) and 0 <= wanted < len(classes):
+        return wanted
+    raise ConfigError(
+        f"target_classes: there is no class {wanted!r} among {len(classes)}. "
+        f"{did_you_mean(str(wanted), classes)}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BoundGradCAM:
+    """Computes `gradcam`, float32 (B, K, h, w), and `gradcam_classes`, int64 (B, K)."""
+
+    options: GradCAM
+    subject: Subject
+    layer: str
+    classes: tuple[int, ...] | None
+    taps: Taps = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", Taps(gradients=(self.layer,)))
+
+    def compute(self, run: Pass) -> Arrays:
+        classes_BK = self._classes(run)
+        cams = [self._cam(run, classes_B) for classes_B in classes_BK.unbind(1)]
+        return {
+            "gradcam": torch.stack(cams, 1).cpu().numpy(),
+            "gradcam_classes": classes_BK.cpu().numpy(),
+        }
+
+    def _classes(self, run: Pass) -> Tensor:
+        assert run.logits_BK is not None
+        if self.classes is None:
+            return run.logits_BK.argmax(1, keepdim=True)
+        chosen = torch.tensor(self.classes, device=run.logits_BK.device)
+        return chosen.expand(len(run.logits_BK), -1)
+
+    def _cam(self, run: Pass, classes_B: Tensor) -> Tensor:
+        """ReLU of the activations weighed by their mean gradient: (B, h, w), float32."""
+        activation = run.outputs[self.layer]
+        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
+        gradient_BChw = grid(self._gradient(run, classes_B)).float()
+        weights_BC = gradient_BChw.mean((2, 3))
+        cam_Bhw = torch.einsum("bc,bchw->bhw", weights_BC, grid(activation.detach()).float())
+        return cam_Bhw.relu()
+
+    def _gradient(self, run: Pass, classes_B: Tensor) -> Tensor:
+        """Gradient of each image's class score by the target layer's output, in its shape."""
+        assert run.logits_BK is not None
+        # Images do not meet in the network, so one sum serves the whole batch.
+        score = run.logits_BK.gather(1, classes_B[:, None]).sum()
+        (gradient,) = torch.autograd.grad(
+            score, run.outputs[self.layer], retain_graph=True, materialize_grads=True
+        )
+        return gradient
+
+    def check(self, run: Pass) -> None:
+        """Refuse a layer that the class scores do not depend on where the image is."""
+        activation = run.outputs[self.layer]
+        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
+        gradients = (grid(self._gradient(run, c)) for c in self._classes(run).unbind(1))
+        if not any(gradient.any() for gradient in gradients):
+            raise ConfigError(
+                f"gradcam.layer={self.layer}: no class score depends on the patches there, so "
+                "every map would be empty.\n"
+                f"Use gradcam.layer={find_target_layer(self.subject.model)} or an earlier layer."
+            )
+
+    def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
+        image_HW3 = view.images[0]
+        maps_KHW = scale_cam(arrays["gradcam"], image_HW3.shape[:2], scale=self.options.scale)
+        for class_index, map_HW in zip(arrays["gradcam_classes"].tolist(), maps_KHW, strict=True):
+            if self.options.style == "heatmap":
+                picture = heatmap(map_HW, colormap=self.options.colormap)
+            else:
+                picture = overlay(
+                    image_HW3,
+                    map_HW,
+                    colormap=self.options.colormap,
+                    opacity=self.options.opacity,
+                )
+            text = {
+                **view.provenance,
+                "Record": view.sample.record_id,
+                "Class": f"{class_index} {self.subject.classes[class_index]}",
+                "Method": f"{self.options.method} at {self.layer}",
+            }
+            path = gradcam_file(view.sample.record_id, class_index)
+            yield path, encode_png(picture, text)
+
+    def columns(self) -> tuple[str, ...]:
+        return ()
+
+    def maps(self) -> tuple[str, ...]:
+        return ("gradcam", "gradcam_classes")
+
+    def describe(self) -> dict[str, Any]:
+        classes = PREDICTED if self.classes is None else list(self.classes)
+        return {"method": self.options.method, "layer": self.layer, "classes": classes}

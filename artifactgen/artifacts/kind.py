@@ -1,0 +1,96 @@
+"""What a kind of artifact is to the program.
+
+A kind is two small objects. Its options are a frozen dataclass, picklable, made from the
+configuration. Bound to a model, they become the object that computes and draws. To add a kind,
+write a file in this folder and a YAML in `configs/artifacts/`; see `docs/extending.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from artifactgen.artifacts.forward import Pass, Taps
+from artifactgen.types import Sample
+
+Arrays = Mapping[str, NDArray[Any]]
+Picture = tuple[str, bytes]
+"""Path relative to the output directory, and the content of the PNG file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The model that artifacts are made of."""
+
+    model: nn.Module
+    image_size: tuple[int, int]
+    classes: tuple[str, ...]
+    """Names by class index; as many as the classifier has outputs."""
+    has_head: bool
+    """Whether the checkpoint had a classifier."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A record as a person sees it, with what the model says of it."""
+
+    sample: Sample
+    images: Sequence[NDArray[np.uint8]]
+    """(H, W, 3) each: the image, or one for each frame."""
+    frame_names: tuple[str, ...]
+    label: str | None
+    """Name of the class that the data set gives."""
+    prediction: str | None
+    """Name of the class that the model gives."""
+    probability: float
+    """Softmax probability of the predicted class; NaN without one."""
+    provenance: Mapping[str, str]
+    """Written into every picture: checkpoint, model, program version."""
+
+
+class Artifact(Protocol):
+    """The options of a kind: a frozen dataclass."""
+
+    def bind(self, subject: Subject) -> BoundArtifact:
+        """Resolve the options against a model.
+
+        Raises:
+            ConfigError: an option does not fit the model or the classes.
+            Unsupported: the model cannot give this kind at all.
+        """
+        ...
+
+
+class BoundArtifact(Protocol):
+    """A kind, ready to compute and draw. Used from several threads: it must not change."""
+
+    taps: Taps
+
+    def compute(self, run: Pass) -> Arrays:
+        """Named float32 or integer arrays of leading dimension B, on the CPU."""
+        ...
+
+    def check(self, run: Pass) -> None:
+        """Refuse, by `ConfigError`, what only a forward pass can tell; called once before a run."""
+        ...
+
+    def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
+        """The pictures of one record; `arrays` are its rows of what `compute` gave."""
+        ...
+
+    def columns(self) -> tuple[str, ...]:
+        """The arrays to keep in the shard file for the reducer."""
+        ...
+
+    def maps(self) -> tuple[str, ...]:
+        """The arrays to keep where `save_maps` is on."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What was resolved, in plain types: layers, classes, method. Goes into every report."""
+        ...

@@ -1,0 +1,197 @@
+"""HDF5 files, opened without trust: what is in them, and rows of their data sets."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
+from numpy.typing import NDArray
+
+from artifactgen.errors import DataError
+
+Layout = Literal["HW", "HWC", "CHW"]
+"""Axes of one image."""
+LayoutOption = Literal["auto", "HW", "HWC", "CHW"]
+
+_MAX_LISTED = 20
+_DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
+
+
+def open_checked(path: Path) -> h5py.File:
+    """Open read-only, for a scan.
+
+    Without HDF5's file lock: network file systems often lack it, and readers of a file do not
+    disturb each other.
+
+    Raises:
+        DataError: the file is missing, cut short, not HDF5, or open for writing.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, or not a regular one")
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read as HDF5: {error}. It may be cut short, of another format, or "
+            "still open in a program that writes it."
+        ) from error
+
+
+def open_shared(path: str) -> h5py.File:
+    """A handle that stays open for further reads of this process.
+
+    A file that was replaced meanwhile is opened anew. A forked child opens its own.
+    """
+    stat = os.stat(path)  # noqa: PTH116  # Path.stat costs three times as much, on every read
+    return _open_once(path, os.getpid(), (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=16)
+def _open_once(path: str, pid: int, version: tuple[int, ...]) -> h5py.File:
+    del pid, version  # they only tell cached handles apart
+    return h5py.File(path, "r", locking=False)
+
+
+def find_dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
+    """The data set at `key`, or None where there is none.
+
+    Raises:
+        DataError: it is no data set, lies in another file, or is compressed by an unknown filter.
+    """
+    where = f"{file.filename}: {key}"
+    parts = key.strip("/").split("/")
+    for depth in range(1, len(parts) + 1):
+        link = file.get("/".join(parts[:depth]), getlink=True)
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise DataError(f"{where} is a link; only what the file itself holds is read")
+    dataset = file[key]
+    if not isinstance(dataset, h5py.Dataset):
+        raise DataError(f"{where} is no data set. {describe(file)}")
+    if dataset.external or dataset.is_virtual:
+        raise DataError(f"{where} keeps its values in other files; only the file itself is read")
+    for code, name in _filters(dataset):
+        if not h5py.h5z.filter_avail(code):
+            raise DataError(f"{where} needs the filter {name or code}; try: pip install hdf5plugin")
+    return dataset
+
+
+def describe(file: h5py.File) -> str:
+    """A sentence that lists the data sets of a file, the first twenty of many."""
+    found: list[str] = []
+
+    def note(key: str, node: h5py.HLObject) -> bool | None:
+        if isinstance(node, h5py.Dataset):
+            found.append(f"{key} {node.shape} {node.dtype}")
+        return True if len(found) > _MAX_LISTED else None
+
+    file.visititems(note)
+    more = ", …" if len(found) > _MAX_LISTED else ""
+    return f"The file holds: {', '.join(found[:_MAX_LISTED]) or 'no data set'}{more}."
+
+
+def where(dataset: h5py.Dataset) -> str:
+    """File and key, for a message."""
+    return f"{dataset.file.filename}: {dataset.name}"
+
+
+def find_axes(images: h5py.Dataset, layout: LayoutOption) -> Layout:
+    """Tell the axes of the images apart.
+
+    Raises:
+        DataError: they are not numbers, or their shape does not fit the layout.
+    """
+    name, shape = where(images), images.shape
+    if images.dtype.kind not in "iufb":
+        raise DataError(f"{name} holds {images.dtype}, not numbers.")
+    if shape is None or len(shape) not in (3, 4) or 0 in shape[1:]:
+        raise DataError(f"{name} has shape {shape}; expected (N,H,W), (N,H,W,C) or (N,C,H,W).")
+    if layout == "auto":
+        return _guess_axes(name, shape)
+    if len(layout) != len(shape) - 1:
+        raise DataError(f"{name} has shape {shape}, which is not data.layout={layout}.")
+    return layout
+
+
+def _guess_axes(name: str, shape: tuple[int, ...]) -> Layout:
+    if len(shape) == 3:
+        return "HW"
+    if shape[-1] <= 4:
+        return "HWC"
+    if shape[1] <= 16:
+        return "CHW"
+    raise DataError(f"{name} has shape {shape}: set data.layout to HWC or CHW.")
+
+
+def sample_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """Type of the samples of a stored type: uint8 and uint16 stay, bool is uint8, else float32."""
+    if stored.kind == "b":
+        return np.dtype(np.uint8)
+    stays = stored.kind == "u" and stored.itemsize <= 2
+    return stored.newbyteorder("=") if stays else np.dtype(np.float32)
+
+
+def read_strings(dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
+    """Rows `start` to `stop` as text: integers written out, invalid UTF-8 as lone surrogates."""
+    values = dataset[start:stop]
+    if values.dtype.kind in "iu":
+        return [str(value) for value in values.tolist()]
+    return [
+        value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+        for value in values.tolist()
+    ]
+
+
+def _filters(dataset: h5py.Dataset) -> list[tuple[int, str]]:
+    """(code, name) of each filter, in the order of writing."""
+    plist = dataset.id.get_create_plist()
+    found = (plist.get_filter(i) for i in range(plist.get_nfilters()))
+    return [(code, name.decode(errors="replace")) for code, _, _, name in found]
+
+
+def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
+    """`dataset[start:stop]`, with gzip inflated outside of HDF5's global lock.
+
+    Then reader threads decompress side by side, and isal does it faster than zlib. Whatever is not
+    whole rows in gzip chunks, or fails, is left to HDF5.
+    """
+    shuffled = [code for code, _ in _filters(dataset)] == [_SHUFFLE, _DEFLATE]
+    gzipped = shuffled or [code for code, _ in _filters(dataset)] == [_DEFLATE]
+    if not gzipped or dataset.chunks[1:] != dataset.shape[1:]:
+        return np.asarray(dataset[start:stop])
+    out = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype)
+    step = dataset.chunks[0]
+    for first in range(start - start % step, stop, step):
+        begin, end = max(start, first), min(stop, first + step)
+        chunk = _inflate(dataset, first, shuffled=shuffled)
+        out[begin - start : end - start] = (
+            dataset[begin:end] if chunk is None else chunk[begin - first : end - first]
+        )
+    return out
+
+
+def _inflate(dataset: h5py.Dataset, first: int, *, shuffled: bool) -> NDArray[Any] | None:
+    """The chunk that starts at a row, or None where it is not simply gzip data of its size."""
+    offset = (first, *(0 for _ in dataset.shape[1:]))
+    if not dataset.id.get_chunk_info_by_coord(offset).size:
+        return None
+    skipped_filters, packed = dataset.id.read_direct_chunk(offset)
+    n_bytes = dataset.dtype.itemsize * int(np.prod(dataset.chunks))
+    try:
+        raw = isal_zlib.decompress(packed, bufsize=n_bytes)
+    except IsalError:  # type: ignore[misc]  # isal's stub declares an instance
+        return None
+    if skipped_filters or len(raw) != n_bytes:
+        return None
+    flat = np.frombuffer(raw, np.uint8)
+    if shuffled:
+        flat = np.ascontiguousarray(flat.reshape(dataset.dtype.itemsize, -1).T).reshape(-1)
+    chunk: NDArray[Any] = flat.view(dataset.dtype).reshape(dataset.chunks)
+    return chunk

@@ -1,0 +1,268 @@
+"""Read a checkpoint of any training framework without running any of its code.
+
+Everything goes through `torch.load(weights_only=True)` with the short list of `pickles.py`.
+https://docs.pytorch.org/docs/stable/notes/serialization.html#weights-only
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pathlib
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artifactgen.errors import CheckpointError, did_you_mean
+from artifactgen.models.pickles import allowed_globals, refused_globals
+
+CONTAINERS = (
+    "teacher",
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "net",
+    "network",
+    "encoder",
+    "backbone",
+    "student",
+)
+"""Keys under which frameworks keep weights; of several, the first: averages win, as in timm."""
+
+META_KEYS = (
+    "arch",
+    "args",
+    "config",
+    "epoch",
+    "global_step",
+    "hyper_parameters",
+    "metric",
+    "pytorch-lightning_version",
+)
+
+_MAX_NESTING = 16
+_BROKEN = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+"""What the readers of torch, safetensors and zip raise for files that are cut or garbled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The weights in a file, under the names they have there, and what the file says of them."""
+
+    path: Path
+    sha256: str
+    state_dict: Mapping[str, Tensor]
+    """Views of the file where its format allows: read only. May hold far more than the model."""
+    container: str
+    """Key under which the weights were found, such as `state_dict`; empty at the top."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """Epoch, step, hyper-parameters: what can be told in plain types."""
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a `.ckpt`, `.pth`, `.pt` or `.safetensors` file.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, cut, without weights, larger on paper than
+            the file, or one that would run code.
+    """
+    path = Path(path)
+    _check_file(path)
+    payload = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    container, weights = find_weights(payload)
+    if not weights:
+        keys = (
+            ", ".join(map(str, payload)) if isinstance(payload, Mapping) else type(payload).__name__
+        )
+        raise CheckpointError(
+            f"{path}: no weights in it; it holds: {keys or 'nothing'}. "
+            f"They are looked for at the top and under {', '.join(CONTAINERS)}."
+        )
+    _check_tensors(path, weights)
+    return Checkpoint(path, _sha256(path), weights, container, _plain_meta(payload))
+
+
+def find_weights(payload: object, *, depth: int = 4) -> tuple[str, dict[str, Tensor]]:
+    """The (dotted) key under which the weights lie in nested mappings, and the weights."""
+    if not isinstance(payload, Mapping) or depth == 0:
+        return "", {}
+    for key in CONTAINERS:
+        inner, weights = find_weights(payload.get(key), depth=depth - 1)
+        if weights:
+            return f"{key}.{inner}".rstrip("."), weights
+    named = {name: value for name, value in payload.items() if isinstance(name, str)}
+    return "", {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise CheckpointError(f"ckpt_path={path}: no such file. {_nearby(path)}")
+    if path.is_dir():
+        raise CheckpointError(
+            f"ckpt_path={path}: a folder; name a file. {_nearby(path / 'x.ckpt')}"
+        )
+    if not path.is_file():
+        raise CheckpointError(f"ckpt_path={path}: not a regular file.")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise CheckpointError(f"ckpt_path={path}: cannot be read ({error.strerror}).") from error
+    if reason := _not_a_checkpoint(path, head):
+        raise CheckpointError(f"ckpt_path={path}: {reason}")
+
+
+def _nearby(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"There is no folder {path.parent}."
+    names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())
+    return did_you_mean(path.name, names) if names else f"There are no files in {path.parent}."
+
+
+def _not_a_checkpoint(path: Path, head: bytes) -> str:
+    """Why a file of this kind is refused, or nothing."""
+    if not head:
+        return "empty (0 bytes); copy or save it again."
+    if head.lstrip().startswith(b"<"):
+        return (
+            "a web page, not a checkpoint: the download was answered with a page. Fetch it again."
+        )
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the checkpoint itself. Run `git lfs pull`."
+    if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
+        return "cut short, its end is missing; copy or save it again."
+    return ""
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"{path}: needs `pip install safetensors`.") from error
+    from safetensors import SafetensorError
+
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, *_BROKEN) as error:
+        raise _broken(path, error) from error
+
+
+def _read_torch(path: Path) -> Any:
+    is_zip = zipfile.is_zipfile(path)
+    with torch.serialization.safe_globals(allowed_globals()):
+        try:
+            if is_zip:
+                _check_archive(path)
+            # Files from before torch 1.6 are no archives and cannot be mapped.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        except _BROKEN as error:
+            if names := refused_globals(path, error):
+                raise _refusal(path, names) from error
+            raise _broken(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Mapping reads the bytes of an archive as they lie; `torch.save` never compresses."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("a compressed archive, which torch.save never writes")
+    if any(Path(member.filename).name == "constants.pkl" for member in members):
+        raise ValueError("a TorchScript archive: save model.state_dict() instead")
+
+
+def _broken(path: Path, error: BaseException) -> CheckpointError:
+    # torch begins its refusals with a page of advice; the reason stands behind it.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    reason = f"{type(error).__name__}: {text.partition(chr(10))[0][:200]}"
+    return CheckpointError(
+        f"{path}: cut short, damaged or no checkpoint ({reason}). Copy or save it again."
+    )
+
+
+def _refusal(path: Path, names: list[str]) -> CheckpointError:
+    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    if all(name.startswith("omegaconf.") for name in names):
+        return CheckpointError(f"{path}: holds {listed}; needs `pip install omegaconf` to be read.")
+    return CheckpointError(
+        f"{path}: refused, and nothing of it was run: besides weights it names {listed}, "
+        "which would be code to run.\nIf you trust where it comes from, save its weights alone: "
+        'torch.save({"state_dict": model.state_dict()}, "weights.ckpt").'
+    )
+
+
+def _check_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse tensors without data or with more elements than the file can hold, before any copy."""
+    file_bytes = path.stat().st_size
+    for name, tensor in weights.items():
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+            kind = f"{tensor.layout} on {tensor.device}, {tensor.dtype}"
+            raise CheckpointError(f"{path}: {name} is no ordinary tensor ({kind}).")
+        if tensor.numel() * tensor.element_size() > file_bytes:
+            raise CheckpointError(
+                f"{path}: {name} claims the shape {tuple(tensor.shape)}, more than the "
+                f"{file_bytes} bytes of the whole file can hold. The file is damaged or hostile."
+            )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _plain_meta(payload: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: plain(payload[key]) for key in META_KEYS if key in payload}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def plain(value: Any, *, depth: int = _MAX_NESTING) -> Any:
+    """`value` in types that JSON knows; None for what cannot be told in them."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    elif type(value).__module__.startswith("omegaconf."):
+        value = _omegaconf_plain(value)
+    if isinstance(value, Mapping) and depth:
+        return {str(key): plain(item, depth=depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set) and depth:
+        return [plain(item, depth=depth - 1) for item in value]
+    return None
+
+
+def _omegaconf_plain(value: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else None

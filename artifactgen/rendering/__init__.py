@@ -1,0 +1,1 @@
+"""Drawing: numpy in, PNG bytes out; knows no model and no file."""

@@ -1,0 +1,81 @@
+"""What is done: one small JSON file for each committed shard.
+
+The entry is written last, after the files it names are safely on disk. So a shard is done exactly
+if its entry is there, was made with the same settings, and the files still are what it says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from artifactgen.store.atomic import read_json, sha256_file, write_json
+from artifactgen.store.layout import Layout
+from artifactgen.types import CommittedFile, Failure, Receipt, Shard
+
+
+def commit(layout: Layout, scope: str, receipt: Receipt, *, fingerprint: str) -> None:
+    """Declare a shard done."""
+    entry = {"fingerprint": fingerprint, **asdict(receipt)}
+    write_json(layout.scope(scope).entry(receipt.shard), entry, temp_dir=layout.temp)
+
+
+def describe_file(root: Path, path: Path) -> CommittedFile:
+    """Size and checksum of a file that lies below `root`."""
+    return CommittedFile(str(path.relative_to(root)), path.stat().st_size, sha256_file(path))
+
+
+def is_intact(root: Path, file: CommittedFile) -> bool:
+    """Whether a committed file still is what it was, to the bit."""
+    path = root / file.path
+    try:
+        return path.stat().st_size == file.size_bytes and sha256_file(path) == file.sha256
+    except FileNotFoundError:
+        return False
+
+
+def committed(
+    layout: Layout, scope: str, shards: Iterable[Shard], *, fingerprint: str
+) -> dict[Shard, Receipt]:
+    """The receipts of the shards that are done and intact, in the order of the plan.
+
+    A shard with a missing, broken or foreign entry, or with a file that changed since, is left
+    out: it will be done again.
+    """
+    receipts = ((shard, _read_entry(layout, scope, shard, fingerprint)) for shard in shards)
+    return {
+        shard: receipt
+        for shard, receipt in receipts
+        if receipt and all(is_intact(layout.root, file) for file in receipt.files)
+    }
+
+
+def _read_entry(layout: Layout, scope: str, shard: Shard, fingerprint: str) -> Receipt | None:
+    try:
+        entry = read_json(layout.scope(scope).entry(shard))
+        receipt = _receipt(entry)
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+    same = entry.get("fingerprint") == fingerprint and receipt.shard == shard
+    return receipt if same else None
+
+
+def _receipt(entry: dict[str, Any]) -> Receipt:
+    return Receipt(
+        shard=Shard(**entry["shard"]),
+        records=entry["records"],
+        failures=tuple(Failure(**failure) for failure in entry["failures"]),
+        files=tuple(CommittedFile(**file) for file in entry["files"]),
+        pictures=entry["pictures"],
+        picture_bytes=entry["picture_bytes"],
+        seconds=entry["seconds"],
+    )
+
+
+def recorded_failures(layout: Layout, scope: str) -> Iterator[Failure]:
+    """The failed records of a scope that is merged, in the data set's order."""
+    for path in sorted(layout.scope(scope).ledger.glob("*.json")):
+        yield from _receipt(read_json(path)).failures

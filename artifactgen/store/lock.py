@@ -1,0 +1,62 @@
+"""One run at a time for an output directory.
+
+The lock is an advisory `flock` on a file. The kernel releases it when its owner dies, however it
+dies, so a dead run never blocks the next one, and a live one is never taken over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from artifactgen.errors import OutputError
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock for the block.
+
+    Raises:
+        OutputError: another run holds it; the message names its host, process and job.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise OutputError(_refusal(path, file.read())) from error
+        file.truncate(0)
+        file.write(json.dumps(_owner()))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _owner() -> dict[str, str | int]:
+    owner: dict[str, str | int] = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    job = os.environ.get("SLURM_JOB_ID")
+    return {**owner, "slurm_job": job} if job else owner
+
+
+def _refusal(path: Path, owner_json: str) -> str:
+    try:
+        owner = ", ".join(f"{key} {value}" for key, value in json.loads(owner_json).items())
+    except json.JSONDecodeError:
+        owner = "its owner is just starting or ending"
+    return (
+        f"Another run is writing to {path.parent.parent} ({owner}).\n"
+        "Wait for it, stop it, or give another output_dir."
+    )

@@ -1,0 +1,83 @@
+"""The manifest: one row for each record of the data set, as Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artifactgen.store.atomic import replacing
+from artifactgen.store.reducer import Row
+
+_ROWS_PER_GROUP = 65_536
+DONE, FAILED = "ok", "failed"
+
+
+def schema(kinds: Sequence[str]) -> pa.Schema:
+    """Columns of the manifest: the record, and for each kind its status and its pictures."""
+    fixed = [
+        ("record_id", pa.string()),
+        ("split", pa.string()),
+        ("position", pa.int64()),  # in the data set's split
+        ("row", pa.int64()),  # in the split's .pt; null where the record has none
+        ("label", pa.int64()),
+        ("prediction", pa.int64()),
+        ("error", pa.string()),
+    ]
+    statuses = [(kind, pa.string()) for kind in kinds]
+    files = [(f"{kind}_files", pa.list_(pa.string())) for kind in kinds]
+    return pa.schema([*fixed, *statuses, *files])
+
+
+def manifest_row(row: Row, *, pt_row: int | None, status: dict[str, str]) -> dict[str, Any]:
+    """A record as the manifest has it.
+
+    Args:
+        row: the record.
+        pt_row: its row in the split's `.pt`.
+        status: kind of artifact to `ok`, `off` or `unsupported: …`, for a record without failure.
+    """
+    failed = row.failure is not None
+    return {
+        "record_id": row.record_id,
+        "split": row.split,
+        "position": row.position,
+        "row": pt_row,
+        "label": row.label,
+        "prediction": row.prediction,
+        "error": f"{row.failure.stage}: {row.failure.reason}" if row.failure else None,
+        **{k: FAILED if failed and s == DONE else s for k, s in status.items()},
+        **{f"{kind}_files": list((row.files or {}).get(kind, ())) for kind in status},
+    }
+
+
+def write_manifest(
+    path: Path, rows: Iterable[dict[str, Any]], *, kinds: Sequence[str], temp_dir: Path
+) -> None:
+    """Write rows with flat memory."""
+    columns = schema(kinds)
+    iterator = iter(rows)
+    with replacing(path, temp_dir=temp_dir) as temp, pq.ParquetWriter(temp, columns) as writer:
+        while group := list(islice(iterator, _ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=columns))
+
+
+def concatenate(path: Path, parts: Sequence[Path], *, temp_dir: Path) -> None:
+    """Join the manifests of scopes into the run's, one row group at a time."""
+    with replacing(path, temp_dir=temp_dir) as temp:
+        columns = pq.read_schema(parts[0])
+        with pq.ParquetWriter(temp, columns) as writer:
+            for part in parts:
+                file = pq.ParquetFile(part)
+                for group in range(file.num_row_groups):
+                    writer.write_table(file.read_row_group(group))
+
+
+def count_by_status(path: Path, kind: str) -> dict[str, int]:
+    """How many records of a manifest have each status of a kind."""
+    counts = pq.read_table(path, columns=[kind])[kind].value_counts()
+    return {str(item["values"]): int(item["counts"]) for item in counts.to_pylist()}

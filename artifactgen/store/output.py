@@ -1,0 +1,85 @@
+"""Whether an output directory may be used, and whether what is in it goes on or starts anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from artifactgen.errors import OutputError
+from artifactgen.store.atomic import read_json, write_json
+from artifactgen.store.fingerprint import difference
+from artifactgen.store.layout import OWNED_DIRS, OWNED_FILES, Layout
+
+
+def check_output(layout: Layout, *, data_root: Path | None) -> None:
+    """Refuse a directory that cannot be, or should not be, written to.
+
+    Args:
+        layout: of the output directory, which need not exist.
+        data_root: folder of the data set, which must stay as it is.
+
+    Raises:
+        OutputError: a file, part of the data set, or somebody else's directory.
+    """
+    root = layout.root
+    if root.exists() and not root.is_dir():
+        raise OutputError(f"output_dir={root} is a file. Give a directory.")
+    if data_root is not None and root.resolve().is_relative_to(data_root.resolve()):
+        raise OutputError(
+            f"output_dir={root} lies inside the data set ({data_root}), which is never written "
+            "to. Give another directory."
+        )
+    if root.exists() and any(root.iterdir()) and not layout.state.is_dir():
+        raise OutputError(
+            f"output_dir={root} is not empty, and not an output directory of this program. "
+            "Give another one."
+        )
+
+
+def difference_to(layout: Layout, settings: Mapping[str, Any]) -> list[str]:
+    """How `settings` differ from those that made what is there; nothing for a new directory."""
+    try:
+        return difference(read_json(layout.settings), settings)
+    except FileNotFoundError:
+        return []
+    except json.JSONDecodeError as error:
+        raise OutputError(
+            f"{layout.settings} is damaged. Add overwrite=true to start anew."
+        ) from error
+
+
+def refuse_other_settings(layout: Layout, changes: list[str]) -> None:
+    """Raise an `OutputError` that shows what differs."""
+    raise OutputError(
+        f"{layout.root} holds artifacts that were made with other settings:\n"
+        + "".join(f"  {line}\n" for line in changes)
+        + "Give another output_dir, or add overwrite=true to replace what is there."
+    )
+
+
+def remove_owned(layout: Layout) -> None:
+    """Remove everything that the program makes, the lock apart; foreign files stay."""
+    for name in OWNED_FILES:
+        (layout.root / name).unlink(missing_ok=True)
+    for name in OWNED_DIRS:
+        if layout.root / name != layout.state:
+            shutil.rmtree(layout.root / name, ignore_errors=True)
+    for path in layout.state.iterdir():
+        if path != layout.lock:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def open_output(layout: Layout, settings: Mapping[str, Any]) -> None:
+    """Make the directory ready for a run; call with the lock held."""
+    shutil.rmtree(layout.temp, ignore_errors=True)
+    write_json(layout.settings, dict(settings), temp_dir=layout.temp)
+
+
+def foreign_files(layout: Layout) -> list[str]:
+    """Names at the top of the output directory that the program does not make."""
+    return sorted(
+        p.name for p in layout.root.iterdir() if p.name not in (*OWNED_DIRS, *OWNED_FILES)
+    )

@@ -1,0 +1,191 @@
+"""What a run leaves for people and programs to read: the reports at the top of the output."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from artifactgen.store.atomic import write_bytes, write_json
+from artifactgen.store.layout import Layout
+from artifactgen.store.manifest import concatenate
+from artifactgen.types import Failure
+
+_PACKAGES = (
+    "artifactgen",
+    "torch",
+    "timm",
+    "numpy",
+    "h5py",
+    "ray",
+    "hydra-core",
+    "opencv-python-headless",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What was run, with what, and how long it took; plain types."""
+
+    command: str
+    configuration: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    fingerprint: str
+    checkpoint: Mapping[str, Any]
+    """Path, sha256 and the audit of the load."""
+    artifacts: Mapping[str, Mapping[str, Any]]
+    """Kind to status and what was resolved: layer, classes, blocks."""
+    device: str
+    workers: int
+    started: datetime
+    seconds: Mapping[str, float]
+    """Of the run by phase."""
+
+
+def write_reports(
+    layout: Layout,
+    results: Mapping[str, Mapping[str, Any]],
+    failures: Sequence[Failure],
+    facts: RunFacts,
+    *,
+    classes: Sequence[str],
+) -> None:
+    """Write every report of a run whose splits are merged; `results` has one entry for each."""
+    temp_dir = layout.temp
+    write_json(layout.root / "classes.json", dict(enumerate_classes(classes)), temp_dir=temp_dir)
+    concatenate(
+        layout.manifest, [layout.scope(name).manifest for name in results], temp_dir=temp_dir
+    )
+    write_bytes(layout.root / "failures.csv", failures_csv(failures), temp_dir=temp_dir)
+    report = run_report(results, facts)
+    write_json(layout.root / "run.json", report, temp_dir=temp_dir)
+    text = summary(report, failures)
+    write_bytes(layout.root / "summary.md", text.encode(), temp_dir=temp_dir)
+
+
+def enumerate_classes(classes: Sequence[str]) -> Iterable[tuple[str, str]]:
+    return ((str(index), name) for index, name in enumerate(classes))
+
+
+def failures_csv(failures: Iterable[Failure]) -> bytes:
+    """record_id, split, stage, error; UTF-8."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["record_id", "split", "stage", "error"])
+    writer.writerows([f.record_id, f.split, f.stage, f.reason] for f in failures)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dict[str, Any]:
+    """Everything of a run, in plain types."""
+    totals = Counter({"records": 0, "failures": 0, "pictures": 0, "picture_bytes": 0})
+    stages: Counter[str] = Counter()
+    for result in results.values():
+        totals.update({key: result[key] for key in totals})
+        stages.update(result["seconds"])
+    return {
+        "command": facts.command,
+        "started": facts.started.isoformat(timespec="seconds"),
+        "seconds": dict(facts.seconds),
+        "worker_seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
+        "counts": {**totals, "by_split": {k: _counts(v) for k, v in results.items()}},
+        "artifacts": {name: dict(fact) for name, fact in facts.artifacts.items()},
+        "checkpoint": dict(facts.checkpoint),
+        "device": facts.device,
+        "workers": facts.workers,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git_commit": _git_commit(),
+        "fingerprint": facts.fingerprint,
+        "settings": dict(facts.settings),
+        "configuration": dict(facts.configuration),
+    }
+
+
+def _counts(result: Mapping[str, Any]) -> dict[str, int]:
+    return {key: result[key] for key in ("records", "failures", "pictures")}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    """Commit of the program's checkout, with `-dirty` where it was changed; None if installed."""
+    git = shutil.which("git")
+    home = Path(__file__).parents[2]
+    if git is None or not (home / ".git").exists():
+        return None
+    command = [
+        git,
+        "-C",
+        str(home),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
+    """The report for a person, as Markdown."""
+    counts, checkpoint = report["counts"], report["checkpoint"]
+    lines = [
+        "# Artifacts",
+        "",
+        f"{counts['records']} records, {counts['failures']} failed, {counts['pictures']} pictures "
+        f"({counts['picture_bytes'] / 1e6:.1f} MB), {report['seconds']['total']:.1f} s on "
+        f"{report['device']} with {report['workers']} worker(s).",
+        "",
+        f"    {report['command']}",
+        "",
+        "| split | records | failed | pictures |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| {split} | {row['records']} | {row['failures']} | {row['pictures']} |"
+            for split, row in counts["by_split"].items()
+        ),
+        "",
+        "| artifact | status | |",
+        "| --- | --- | --- |",
+        *(_artifact_line(name, fact) for name, fact in report["artifacts"].items()),
+        "",
+        f"Checkpoint `{checkpoint['path']}`, sha256 `{checkpoint['sha256']}`: "
+        f"{checkpoint['summary']}",
+        "",
+        "| stage | seconds of the workers |",
+        "| --- | ---: |",
+        *(f"| {stage} | {seconds:.1f} |" for stage, seconds in report["worker_seconds"].items()),
+        "",
+    ]
+    if failures:
+        lines += ["## Failed records", "", *(_failure_line(f) for f in failures[:50])]
+        lines += [f"… and {len(failures) - 50} more, see failures.csv"] if failures[50:] else []
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _artifact_line(name: str, fact: Mapping[str, Any]) -> str:
+    details = ", ".join(f"{key} {value}" for key, value in fact.items() if key != "status")
+    return f"| {name} | {fact['status']} | {details} |"
+
+
+def _failure_line(failure: Failure) -> str:
+    return f"- `{failure.record_id}` ({failure.split}, {failure.stage}): {failure.reason}"

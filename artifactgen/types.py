@@ -1,0 +1,93 @@
+"""The records that flow through the program; values without behaviour.
+
+Shapes in array names: B batch, C channels, H W pixels, h w the grid of a layer, K classes,
+L attention blocks, A attention heads, D embedding width, N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+Image = NDArray[Any]
+"""(C, H, W): uint8 or uint16 over the full range of the type, or float32."""
+
+UNKNOWN_LABEL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Records `start` to `stop` of a split: the unit of dispatch, retry, resume and file name."""
+
+    split: str
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """A name that sorts like the data and that a file can carry: `train-000012`."""
+        return f"{self.split}-{self.index:06d}"
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One decoded record, as the model's preprocessing takes it and as a person sees it."""
+
+    record_id: str
+    row: int
+    """Position in the split."""
+    image_CHW: Image
+    label: int = UNKNOWN_LABEL
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A record that could not be used, and why. Failures are data: counted, listed, never hidden."""
+
+    record_id: str
+    split: str
+    row: int
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A shard to be done, on behalf of a scope: a split, or a request for single records."""
+
+    scope: str
+    shard: Shard
+    record_ids: frozenset[str] = frozenset()
+    """The only records to write; empty = all."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedFile:
+    """A file as it was when it was committed."""
+
+    path: str
+    """Relative to the output directory."""
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a worker says of a committed shard; stored as the shard's ledger entry."""
+
+    shard: Shard
+    records: int
+    """Records whose artifacts are there; the rest are `failures`."""
+    failures: tuple[Failure, ...] = ()
+    files: tuple[CommittedFile, ...] = ()
+    pictures: int = 0
+    picture_bytes: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time by stage: read (waiting for readers), compute, write (waiting for writers), …"""

@@ -1,0 +1,155 @@
+"""Read this file first: a worker turns one shard into committed files.
+
+    read → one forward pass → artifacts → draw and write → commit
+
+Reader threads decode the next batches while the device computes this one, and writer threads
+draw and encode the one before. Pictures are written under names that follow from the record, and
+become part of the run only by the shard's ledger entry. So a shard that is interrupted, or done
+twice, leaves the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from artifactgen.artifacts.kind import View
+from artifactgen.clock import Clock
+from artifactgen.engine import finite_rows
+from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
+from artifactgen.rendering.image import display_images
+from artifactgen.shardrows import Drawn, ShardRows
+from artifactgen.store.atomic import sync_filesystem, write_bytes
+from artifactgen.store.ledger import commit
+from artifactgen.types import UNKNOWN_LABEL, Failure, Receipt, Sample, Shard, Task
+
+Arrays = Mapping[str, NDArray[Any]]
+Batch = tuple[list[Sample], list[Failure]]
+_BATCHES_AHEAD = 2
+
+
+class Worker:
+    """Owns one device and does shard after shard."""
+
+    def __init__(self, job: Job) -> None:
+        """Load the model onto the device.
+
+        Raises:
+            CheckpointError: the checkpoint is not the one that the job was planned with.
+        """
+        if job.compute_threads is not None:
+            torch.set_num_threads(job.compute_threads)
+        torch.backends.cudnn.deterministic = True
+        subject = load_subject(job)
+        artifacts, _ = bind_artifacts(job.artifacts, subject)
+        self._job = job
+        self._engine = make_engine(job, subject, artifacts)
+        self._readers = ThreadPoolExecutor(job.reader_threads, thread_name_prefix="reader")
+        self._writers = ThreadPoolExecutor(job.reader_threads, thread_name_prefix="writer")
+
+    def __call__(self, task: Task) -> Receipt:
+        """Do one shard and commit it. Failed records are in the receipt; anything else raises."""
+        clock, rows = Clock(), ShardRows()
+        drawing: list[Future[Drawn]] = []
+        for samples, failures in clock.each("read", self._batches(task.shard)):
+            with clock("compute"):
+                samples, arrays, broken = self._compute(task, samples)
+            with clock("write"):
+                rows.drawn += [future.result() for future in drawing]
+            rows.add(samples, arrays)
+            rows.failures += failures + broken
+            drawing = [
+                self._writers.submit(self._draw, sample, {k: v[i] for k, v in arrays.items()})
+                for i, sample in enumerate(samples)
+            ]
+        with clock("write"):
+            rows.drawn += [future.result() for future in drawing]
+        with clock("commit"):
+            files = rows.write(self._job, self._engine.artifacts, task)
+            sync_filesystem(self._job.output_dir)
+        receipt = rows.receipt(task, files=files, seconds=clock.seconds)
+        commit(self._job.layout, task.scope, receipt, fingerprint=self._job.fingerprint)
+        return receipt
+
+    def _batches(self, shard: Shard) -> Iterator[Batch]:
+        """Decoded batches in order; the next ones are under way while one is used."""
+        starts = range(shard.start, shard.stop, self._job.batch_size)
+        pending: deque[list[Future[list[Sample | Failure]]]] = deque()
+        for start in starts:
+            stop = min(start + self._job.batch_size, shard.stop)
+            pending.append(self._start_reading(shard.split, start, stop))
+            if len(pending) > _BATCHES_AHEAD:
+                yield _gather(pending.popleft())
+        while pending:
+            yield _gather(pending.popleft())
+
+    def _start_reading(
+        self, split: str, start: int, stop: int
+    ) -> list[Future[list[Sample | Failure]]]:
+        """Share the rows of a batch among the reader threads, in contiguous ranges."""
+        job = self._job
+        step = -(-(stop - start) // job.reader_threads)
+
+        def read(first: int) -> list[Sample | Failure]:
+            return list(job.source.read(job.catalog, split, first, min(first + step, stop)))
+
+        return [self._readers.submit(read, first) for first in range(start, stop, step)]
+
+    def _compute(
+        self, task: Task, samples: list[Sample]
+    ) -> tuple[list[Sample], dict[str, NDArray[Any]], list[Failure]]:
+        """Run a batch: the records to keep with their rows, and those that the model broke on."""
+        if not samples:
+            return [], {}, []
+        arrays = self._engine(np.stack([sample.image_CHW for sample in samples]))
+        finite = finite_rows(arrays, len(samples))
+        failures = [
+            Failure(
+                s.record_id, task.shard.split, s.row, "compute", "the model gave NaN or infinity"
+            )
+            for s, is_finite in zip(samples, finite, strict=True)
+            if not is_finite
+        ]
+        wanted = [not task.record_ids or s.record_id in task.record_ids for s in samples]
+        keep = np.flatnonzero(finite & np.array(wanted))
+        return [samples[i] for i in keep], {k: v[keep] for k, v in arrays.items()}, failures
+
+    def _draw(self, sample: Sample, arrays: Arrays) -> Drawn:
+        """Draw and write the pictures of one record."""
+        layout = self._job.layout
+        files: dict[str, list[str]] = {}
+        size_bytes = 0
+        view = make_view(self._job, sample, arrays)
+        for name, artifact in self._engine.artifacts.items():
+            for path, content in artifact.draw(view, arrays):
+                write_bytes(layout.root / path, content, temp_dir=layout.temp, durable=False)
+                files.setdefault(name, []).append(path)
+                size_bytes += len(content)
+        return Drawn(files, size_bytes)
+
+
+def _gather(futures: Sequence[Future[list[Sample | Failure]]]) -> Batch:
+    items = [item for future in futures for item in future.result()]
+    samples = [item for item in items if isinstance(item, Sample)]
+    return samples, [item for item in items if isinstance(item, Failure)]
+
+
+def make_view(job: Job, sample: Sample, arrays: Arrays) -> View:
+    """A record as its pictures show it; `arrays` are its rows of what the engine gave."""
+    names = job.catalog.classes
+    prediction = arrays.get("predictions")
+    return View(
+        sample=sample,
+        images=display_images(sample.image_CHW, job.catalog.frame_names),
+        frame_names=job.catalog.frame_names,
+        label=names[sample.label] if sample.label != UNKNOWN_LABEL else None,
+        prediction=None if prediction is None else job.classes[int(prediction)],
+        probability=float(arrays.get("probabilities", np.nan)),
+        provenance=job.provenance,
+    )

@@ -1,0 +1,1 @@
+"""The distributed batch job around the `artifactgen` library."""

@@ -1,0 +1,94 @@
+"""The same workers, as actors of Ray Data: descriptors go out, receipts come back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
+
+from artifactgen.errors import ArtifactGenError, RunError
+from artifactgen.job import Job
+from artifactgen.types import Receipt, Task
+from artifactgen.worker import Worker
+from distributed.runners import Crew
+
+_OBJECT_STORE_BYTES = 200 * 1024**2
+"""Descriptors and receipts are all that passes through it."""
+_RETRIES = 3
+
+
+class WorkerActor:
+    """A worker in a process of its own."""
+
+    def __init__(self, job: Job) -> None:
+        self._worker = Worker(job)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
+        task: Task = pickle.loads(row["task"])
+        return {"receipt": pickle.dumps(self._worker(task))}
+
+
+def run_on_ray(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
+    """Do every task on a Ray of our own, which ends with the block.
+
+    Raises:
+        RunError: a task failed, or its process died more often than it is retried.
+    """
+    with _local_ray(crew):
+        rows = [{"task": pickle.dumps(task)} for task in tasks]
+        # One block for each row: rows of a block would run one after another on one actor.
+        receipts = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            WorkerActor,
+            fn_constructor_args=(job,),
+            compute=ActorPoolStrategy(size=min(crew.workers, len(tasks))),
+            num_cpus=1,
+            num_gpus=1 if crew.on_gpu else 0,
+            max_restarts=_RETRIES,
+            max_task_retries=_RETRIES,
+        )
+        try:
+            for row in receipts.iter_rows():
+                yield pickle.loads(row["receipt"])
+        except RayError as error:
+            raise _true_error(error) from error
+
+
+def _true_error(error: BaseException) -> ArtifactGenError:
+    """The worker's own error, out of what Ray wraps around it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ArtifactGenError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return RunError(str(error).strip().splitlines()[-1])
+
+
+@contextmanager
+def _local_ray(crew: Crew) -> Iterator[None]:
+    """A private Ray on this machine; any other one is left alone."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    ray.init(
+        address="local",
+        num_cpus=crew.workers,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()

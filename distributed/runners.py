@@ -1,0 +1,60 @@
+"""Runners hand tasks to workers. They know nothing of artifacts; workers know nothing of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from artifactgen.errors import ConfigError
+from artifactgen.job import Job
+from artifactgen.types import Receipt, Task
+from artifactgen.worker import Worker
+from distributed.build import cores
+from distributed.settings import ClusterSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does the work."""
+
+    workers: int
+    threads_per_worker: int
+    on_gpu: bool
+    ray: bool
+
+
+def choose_crew(cluster: ClusterSettings, job: Job, *, tasks: int) -> Crew:
+    """As many workers as were asked for, or as there are GPUs; Ray only where it has a use.
+
+    Raises:
+        ConfigError: more workers than GPUs, or several workers in one process.
+    """
+    on_gpu = job.accelerator != "cpu" and torch.cuda.is_available()
+    gpus = torch.cuda.device_count() if on_gpu else 0
+    workers = cluster.workers or max(gpus, 1)
+    if gpus and workers > gpus:
+        raise ConfigError(
+            f"cluster.workers={workers}, but there are {gpus} GPUs; a worker owns one each."
+        )
+    if cluster.runner == "inline" and workers > 1:
+        raise ConfigError(
+            f"cluster.workers={workers} needs Ray. Set cluster.runner=ray or cluster.workers=1."
+        )
+    use_ray = cluster.runner == "ray" or (cluster.runner == "auto" and workers > 1 and tasks > 1)
+    threads = cluster.threads_per_worker or max(1, cores() // workers)
+    return Crew(workers if use_ray else 1, threads, on_gpu, use_ray)
+
+
+def run_tasks(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
+    """Do every task; the receipts come as shards are committed, in no promised order."""
+    job = replace(job, compute_threads=crew.threads_per_worker)
+    if crew.ray:
+        from distributed.ray_runner import run_on_ray  # Ray takes seconds to import
+
+        yield from run_on_ray(job, tasks, crew)
+    else:
+        worker = Worker(job)
+        for task in tasks:
+            yield worker(task)

@@ -1,0 +1,179 @@
+"""The configuration as typed, validated values.
+
+Hydra composes; this file checks. Nothing below `distributed/build.py` sees a `DictConfig`, and
+nothing in the program sees an option that was not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from artifactgen.engine import Accelerator, Precision
+from artifactgen.errors import ConfigError, did_you_mean
+
+Split = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def _size(value: Any) -> Any:
+    """One number means a square."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def _ids(value: Any) -> Any:
+    """One id or a list; ids that look like numbers arrive as numbers."""
+    if value is None:
+        return ()
+    items = value if isinstance(value, list) else [value]
+    return tuple(str(item) for item in items)
+
+
+def _unique(value: Any) -> Any:
+    return list(dict.fromkeys(value)) if isinstance(value, list) else value
+
+
+Size = Annotated[
+    tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]], BeforeValidator(_size)
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class ModelSettings(_Section):
+    """`model`: which architecture to build."""
+
+    backbone: str
+    num_classes: Annotated[int, Field(gt=0)] | None = None
+    in_chans: Annotated[int, Field(gt=0)] = 3
+    global_pool: str | None = None
+    options: dict[str, Any] = {}
+
+
+class DataSettings(BaseModel):
+    """`data`: what every source has in common; the rest are options of the source itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    target: str = Field(alias="_target_")
+    batch_size: Annotated[int, Field(gt=0)]
+    num_workers: Annotated[int, Field(gt=0)]
+    image_size: Size | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+    @property
+    def source_options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class ClusterSettings(_Section):
+    """`cluster`: who does the work."""
+
+    runner: Literal["auto", "inline", "ray"] = "auto"
+    workers: Annotated[int, Field(gt=0)] | None = None
+    threads_per_worker: Annotated[int, Field(gt=0)] | None = None
+
+
+class Settings(_Section):
+    """The root of the configuration, without the kinds of artifact."""
+
+    experiment_name: str
+    ckpt_path: Path
+    output_dir: Path
+    splits: Annotated[list[Split], Field(min_length=1), BeforeValidator(_unique)]
+    record_id: Annotated[tuple[str, ...], BeforeValidator(_ids)] = ()
+    target_classes: Any = None
+    pooling: str = "auto"
+    save_maps: bool = False
+    accelerator: Accelerator = "auto"
+    precision: Precision = "auto"
+    max_failures: Annotated[float, Field(ge=0, le=1)] = 0.01
+    seed: int = 2022
+    limit: Annotated[int, Field(gt=0)] | None = None
+    overwrite: bool = False
+    debug: bool = False
+    dry_run: bool = False
+    wait: bool = True
+    data: DataSettings
+    model: ModelSettings
+    paths: dict[str, Any] = {}
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class ArtifactSettings(_Section):
+    """A kind of artifact: whether it is wanted, its class, and the options of that class."""
+
+    wanted: bool
+    target: str
+    options: dict[str, Any]
+
+
+def parse(config: Mapping[str, Any]) -> tuple[Settings, dict[str, ArtifactSettings]]:
+    """Check a composed configuration.
+
+    Args:
+        config: plain containers, interpolations resolved.
+
+    Returns:
+        The settings, and the kinds of artifact by name. A kind is any root section other than
+        `data` and `model` that names a class under `_target_`; `generate_<name>` switches it.
+
+    Raises:
+        ConfigError: one line for each option that is missing, unknown or out of range.
+    """
+    if config.get("ckpt_path") is None:
+        raise ConfigError(
+            "ckpt_path is not set: which trained model?\n"
+            "Add ckpt_path=path/to/model.ckpt (Lightning .ckpt, .pth, .pt or .safetensors)."
+        )
+    names = [
+        key
+        for key, value in config.items()
+        if isinstance(value, Mapping) and "_target_" in value and key not in ("data", "model")
+    ]
+    kinds = {name: _artifact(name, config) for name in names}
+    of_kinds = {*names, *(f"generate_{name}" for name in names)}
+    rest = {key: value for key, value in config.items() if key not in of_kinds}
+    return validate(Settings, rest), kinds
+
+
+def _artifact(name: str, config: Mapping[str, Any]) -> ArtifactSettings:
+    options = dict(config[name])
+    target = options.pop("_target_")
+    switch = f"generate_{name}"
+    fields = {"wanted": config.get(switch, True), "target": target, "options": options}
+    try:
+        return ArtifactSettings.model_validate(fields)
+    except ValidationError as error:
+        raise ConfigError(f"{switch}: {error.errors()[0]['msg']}") from error
+
+
+Model = Settings | ArtifactSettings
+
+
+def validate(model: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Validate values as a pydantic model; `ConfigError` with one line for each problem."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, known=model.model_fields)) from error
+
+
+def explain(error: ValidationError, *, known: Mapping[str, Any], prefix: str = "") -> str:
+    """One line for each problem that pydantic found: `data.batch_size=-1: should be …`."""
+    return "\n".join(_problem(dict(problem), known, prefix) for problem in error.errors())
+
+
+def _problem(problem: dict[str, Any], known: Mapping[str, Any], prefix: str) -> str:
+    path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+    key = f"{prefix}{path}"
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key}: there is no such option. {did_you_mean(path.split('.')[-1], known)}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{key} is not set."
+    return f"{key}={problem['input']}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."

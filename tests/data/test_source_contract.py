@@ -1,0 +1,220 @@
+"""What every data source keeps to, whatever it reads.
+
+A new source is one YAML in `configs/data/` and one maker in `MAKERS` below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pickle
+import random
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from artifactgen.data.source import Catalog, Source
+from artifactgen.types import Failure, Sample
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "data"
+GENERIC = {"_target_", "batch_size", "num_workers", "mean", "std"}
+"""Keys that the driver takes; all others are the source's fields."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    """A small data set, and how one record of it breaks."""
+
+    options: dict[str, Any]
+    split: str
+    row: int
+    damage: Callable[[], object]
+    """Break record `row` of `split` in its file."""
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def small_cmr_acdc(folder: Path, request: pytest.FixtureRequest) -> Small:
+    root = request.getfixturevalue("acdc_root")
+    cine = root / "testing/patient102/patient102_4d.nii.gz"
+    return Small({"root": str(root)}, "test", 1, lambda: _cut(cine))
+
+
+def small_phantom(folder: Path, request: pytest.FixtureRequest) -> Small:
+    root = folder / "phantom"
+
+    def damage() -> None:
+        _cut(sorted((root / "testing").glob("*/*_4d.nii.gz"))[1])
+
+    return Small({"root": str(root), "training": 3, "testing": 2}, "test", 1, damage)
+
+
+def small_hdf5(folder: Path, request: pytest.FixtureRequest) -> Small:
+    images = np.random.default_rng(0).integers(0, 256, (9, 20, 16, 3), dtype=np.uint8)
+    splits = ["train", "val", "train"] * 3
+    path = request.getfixturevalue("write_hdf5")(
+        folder / "a.h5", {"images": images, "split": splits, "labels": [0] * 9}, chunk_rows=1
+    )
+
+    with h5py.File(path) as file:
+        chunk = file["images"].id.get_chunk_info(2)
+
+    def damage() -> None:
+        with path.open("r+b") as raw:
+            raw.seek(chunk.byte_offset)
+            raw.write(b"\xff" * chunk.size)
+
+    return Small({"path": str(path)}, "train", 1, damage)
+
+
+Maker = Callable[[Path, pytest.FixtureRequest], Small]
+MAKERS: dict[str, Maker] = {
+    "cmr_acdc": small_cmr_acdc,
+    "hdf5": small_hdf5,
+    "phantom": small_phantom,
+}
+
+
+def _config(name: str) -> dict[str, Any]:
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert isinstance(config, dict)
+    return config
+
+
+def _class(name: str) -> Any:
+    module, _, attribute = _config(name)["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@pytest.fixture(params=sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def small(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Small:
+    assert name in MAKERS, f"add a maker of small data for {name} to MAKERS"
+    return MAKERS[name](tmp_path, request)
+
+
+@pytest.fixture
+def source(name: str, small: Small) -> Source:
+    """The source as its YAML has it, on small data."""
+    required = {key for key, value in _config(name).items() if value == "???"}
+    assert required <= small.options.keys(), "the maker leaves required keys out"
+    plain = {
+        key: value
+        for key, value in _config(name).items()
+        if key not in GENERIC and not (isinstance(value, str) and ("${" in value or value == "???"))
+    }
+    built: Source = _class(name)(**{**plain, "image_size": (12, 10), **small.options})
+    return built
+
+
+def read_all(source: Source, catalog: Catalog) -> list[Sample | Failure]:
+    return [
+        record
+        for split, index in catalog.splits.items()
+        for record in source.read(catalog, split, 0, len(index))
+    ]
+
+
+def as_values(record: Sample | Failure) -> object:
+    if isinstance(record, Failure):
+        return record
+    image = record.image_CHW
+    return record.record_id, record.row, record.label, image.dtype, image.shape, image.tobytes()
+
+
+def test_the_yaml_has_every_option_of_the_class_with_a_comment(name: str) -> None:
+    options = {field.name for field in dataclasses.fields(_class(name))}
+    assert set(_config(name)) == GENERIC | options
+    lines = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    keys = [line for line in lines if re.match(r"\w+:", line) and not line.startswith("_target_")]
+    assert [line for line in keys if not re.search(r"  # \S", line)] == []
+
+
+def test_the_class_is_a_frozen_value(name: str) -> None:
+    assert _class(name).__dataclass_params__.frozen
+    assert all(field.kw_only for field in dataclasses.fields(_class(name)))
+
+
+def test_two_scans_find_the_same(source: Source) -> None:
+    first, second = source.scan(), source.scan()
+    assert first.identity == second.identity
+    assert first.classes == second.classes
+    assert list(first.splits) == list(second.splits)
+    for split, index in first.splits.items():
+        again = second.splits[split].record_ids(0, len(index))
+        assert list(index.record_ids(0, len(index))) == list(again)
+
+
+def test_ids_are_unique_over_all_splits(source: Source) -> None:
+    splits = source.scan().splits.values()
+    ids = [record_id for index in splits for record_id in index.record_ids(0, len(index))]
+    assert len(ids) == sum(len(index) for index in splits) > 0
+    assert len(set(ids)) == len(ids)
+
+
+def test_samples_are_what_the_catalog_says(source: Source) -> None:
+    catalog = source.scan()
+    for split, index in catalog.splits.items():
+        records = list(source.read(catalog, split, 0, len(index)))
+        assert [r.record_id for r in records] == list(index.record_ids(0, len(index)))
+        assert [r.row for r in records] == list(range(len(index)))
+        for record in records:
+            assert isinstance(record, Sample), record
+            assert record.image_CHW.shape == (catalog.channels, 12, 10)
+            assert record.image_CHW.dtype in (np.uint8, np.uint16, np.float32)
+            assert record.image_CHW.flags.c_contiguous
+            assert -1 <= record.label < max(len(catalog.classes), 1)
+
+
+def test_reading_twice_and_in_any_range_gives_the_same_bytes(source: Source) -> None:
+    catalog, rng = source.scan(), random.Random(0)
+    for split, index in catalog.splits.items():
+        whole = [as_values(record) for record in source.read(catalog, split, 0, len(index))]
+        for _ in range(8):
+            start, stop = sorted(rng.choices(range(len(index) + 1), k=2))
+            found = [as_values(record) for record in source.read(catalog, split, start, stop)]
+            assert found == whole[start:stop]
+            assert list(index.record_ids(start, stop)) == [value[0] for value in whole[start:stop]]
+
+
+def test_a_pickled_copy_reads_the_same_from_two_threads(source: Source) -> None:
+    catalog = source.scan()
+    expected = [as_values(record) for record in read_all(source, catalog)]
+    copy, catalog_copy = pickle.loads(pickle.dumps((source, catalog)))
+
+    def read(_: int) -> list[object]:
+        return [as_values(record) for record in read_all(copy, catalog_copy)]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(found == expected for found in pool.map(read, range(4)))
+
+
+def test_a_broken_record_is_one_failure_and_harms_no_other(source: Source, small: Small) -> None:
+    catalog = source.scan()
+    before = [as_values(record) for record in read_all(source, catalog)]
+    (record_id,) = catalog.splits[small.split].record_ids(small.row, small.row + 1)
+    small.damage()
+    found = read_all(source, catalog)
+    failures = [record for record in found if isinstance(record, Failure)]
+    assert [(f.record_id, f.split, f.row) for f in failures] == [
+        (record_id, small.split, small.row)
+    ]
+    assert failures[0].stage == "read"
+    assert failures[0].reason
+    others = [
+        (old, as_values(new)) for old, new in zip(before, found, strict=True) if new not in failures
+    ]
+    assert all(old == new for old, new in others)

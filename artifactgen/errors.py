@@ -7,7 +7,7 @@
     │   ├── CheckpointError     the checkpoint cannot be loaded or does not fit the model
     │   └── OutputError         the output directory cannot be used
     ├── RecordError             one record cannot be used; it becomes a `Failure`, the run goes on
-    ├── Unsupported             a model cannot give this kind of artifact; the kind is skipped
+    ├── UnsupportedError        a model cannot give this kind of artifact; the kind is skipped
     └── RunError                the run cannot be completed; it can be resumed
 
 A message says what is wrong, where (file, record, key), why, and what to do about it.
@@ -51,7 +51,7 @@ class RecordError(ArtifactGenError):
     """One record cannot be used. It becomes a `Failure`; the run goes on."""
 
 
-class Unsupported(ArtifactGenError):
+class UnsupportedError(ArtifactGenError):
     """A model cannot give this kind of artifact. The kind is skipped, and every report says so."""
 
 

@@ -17,7 +17,7 @@ from artifactgen.engine import (
     resolve_device,
     resolve_precision,
 )
-from artifactgen.errors import CheckpointError, Unsupported
+from artifactgen.errors import CheckpointError, UnsupportedError
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import load_model
 from artifactgen.models.spec import ModelSpec
@@ -70,7 +70,13 @@ def load_subject(job: Job) -> Subject:
         )
     loaded = load_model(job.model, checkpoint)
     assert job.source.image_size is not None
-    return Subject(loaded.model, job.source.image_size, job.classes, loaded.has_head)
+    return Subject(
+        loaded.model,
+        job.source.image_size,
+        job.classes,
+        loaded.has_head,
+        job.catalog.frame_names,
+    )
 
 
 def bind_artifacts(
@@ -82,7 +88,7 @@ def bind_artifacts(
     for name, artifact in artifacts.items():
         try:
             bound[name] = artifact.bind(subject)
-        except Unsupported as reason:
+        except UnsupportedError as reason:
             unsupported[name] = str(reason)
     return bound, unsupported
 

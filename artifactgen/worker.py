@@ -147,7 +147,6 @@ def make_view(job: Job, sample: Sample, arrays: Arrays) -> View:
     return View(
         sample=sample,
         images=display_images(sample.image_CHW, job.catalog.frame_names),
-        frame_names=job.catalog.frame_names,
         label=names[sample.label] if sample.label != UNKNOWN_LABEL else None,
         prediction=None if prediction is None else job.classes[int(prediction)],
         probability=float(arrays.get("probabilities", np.nan)),

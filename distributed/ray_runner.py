@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
 
 from artifactgen.errors import ArtifactGenError, RunError
 from artifactgen.job import Job
@@ -45,15 +47,18 @@ def run_on_ray(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]
     with _local_ray(crew):
         rows = [{"task": pickle.dumps(task)} for task in tasks]
         # One block for each row: rows of a block would run one after another on one actor.
-        receipts = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            WorkerActor,
-            fn_constructor_args=(job,),
-            compute=ActorPoolStrategy(size=min(crew.workers, len(tasks))),
-            num_cpus=1,
-            num_gpus=1 if crew.on_gpu else 0,
-            max_restarts=_RETRIES,
-            max_task_retries=_RETRIES,
-        )
+        shards = ray.data.from_items(rows, override_num_blocks=len(rows))
+        with warnings.catch_warnings():
+            # Up to 2.63 this is how retries are bounded; by default they have no end.
+            warnings.simplefilter("ignore", category=RayDeprecationWarning)
+            receipts = shards.map(
+                WorkerActor,
+                fn_constructor_args=(job,),
+                compute=ActorPoolStrategy(size=min(crew.workers, len(tasks))),
+                num_cpus=1,
+                num_gpus=1 if crew.on_gpu else 0,
+                max_task_retries=_RETRIES,
+            )
         try:
             for row in receipts.iter_rows():
                 yield pickle.loads(row["receipt"])

@@ -167,6 +167,9 @@ def _do(run: Run) -> None:
         log.info(line)
     if not run.settings.record_id:
         run.layout.success.unlink(missing_ok=True)
+    for scope in open_scopes:
+        scope_plan = {"shards": len(scope.shards), "records": scope.records}
+        write_json(run.layout.scope(scope.name).plan, scope_plan, temp_dir=run.layout.temp)
     with run.phases("shards"):
         receipts = run_tasks(ready.job, tasks, crew)
         before = sum(r.records + len(r.failures) for r in done.values())

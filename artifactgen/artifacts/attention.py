@@ -9,9 +9,8 @@ model projects them, and only the rows that are asked for are computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -22,6 +21,7 @@ from artifactgen.artifacts.forward import Pass, Taps
 from artifactgen.artifacts.kind import Arrays, Picture, Subject, View
 from artifactgen.errors import ConfigError
 from artifactgen.models.layers import attention_layers, token_grid
+from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
 from artifactgen.rendering.figure import AttentionFigure
 from artifactgen.rendering.layout import FigureLayout
 from artifactgen.rendering.png import encode_png
@@ -44,14 +44,14 @@ class AttentionMaps:
     attention through all blocks up to the last of `layers`, heads averaged."""
     layers: tuple[int, ...] = (-1,)
     """Block indices; negative ones count from the end."""
-    colormap: str = "viridis"
+    colormap: str = DEFAULT_COLORMAP
     """Any name of matplotlib."""
 
     def bind(self, subject: Subject) -> BoundAttention:
         """Resolve blocks against a model.
 
         Raises:
-            Unsupported: the model has no attention, or of a kind that is not read yet.
+            UnsupportedError: the model has no attention, or of a kind that is not read yet.
             ConfigError: a block that there is not, or `cls` without a class token.
         """
         paths = attention_layers(subject.model)
@@ -64,7 +64,16 @@ class AttentionMaps:
                 "Set attention.method=mean_query (or rollout)."
             )
         read = tuple(range(max(blocks) + 1)) if self.method == "rollout" else blocks
-        return BoundAttention(self, subject, blocks, tuple(paths[index] for index in read))
+        layers = tuple(paths[index] for index in read)
+        return BoundAttention(self, subject, blocks, layers, self._figure(subject, blocks))
+
+    def _figure(self, subject: Subject, blocks: Sequence[int]) -> AttentionFigure:
+        heads = _attention(subject, f"blocks.{blocks[0]}.attn").num_heads
+        names = tuple(f"Block {index}" for index in blocks)
+        if self.method == "rollout":
+            heads, names = 1, (f"Blocks 0–{max(blocks)}",)
+        layout = FigureLayout(heads, names, subject.image_size, subject.frame_names)
+        return AttentionFigure(layout, colormap=self.colormap)
 
 
 def _block_index(index: int, blocks: int) -> int:
@@ -87,6 +96,7 @@ class BoundAttention:
     blocks: tuple[int, ...]
     paths: tuple[str, ...]
     """Modules whose attention is read: the blocks', or all up to the last for a rollout."""
+    figure: AttentionFigure
     taps: Taps = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,8 +134,7 @@ class BoundAttention:
 
     def _query_key(self, run: Pass, path: str) -> tuple[Tensor, Tensor]:
         """Queries (scaled) and keys as the softmax takes them, (B, A, N, head width), float32."""
-        layer = self.subject.model.get_submodule(path)
-        assert isinstance(layer, Attention)
+        layer = _attention(self.subject, path)
         qkv_BNX = run.outputs[f"{path}.qkv"]
         qkv_BN3AD = qkv_BNX.reshape(*qkv_BNX.shape[:2], 3, layer.num_heads, layer.head_dim)
         qkv = qkv_BN3AD.permute(2, 0, 3, 1, 4)
@@ -137,18 +146,9 @@ class BoundAttention:
         pass
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
-        attention_LAhw = arrays["attention"]
-        height, width, _ = view.images[0].shape
-        layout = FigureLayout(
-            heads=attention_LAhw.shape[1],
-            blocks=self._block_names(),
-            image_size=(height, width),
-            frame_names=view.frame_names,
-        )
-        figure = _figure(layout, self.options.colormap)
-        picture = figure.draw(
+        picture = self.figure.draw(
             view.images,
-            attention_LAhw,
+            arrays["attention"],
             title=view.sample.record_id,
             subtitle=self._subtitle(view),
         )
@@ -158,11 +158,6 @@ class BoundAttention:
             "Method": f"{self.options.method} of blocks {', '.join(map(str, self.blocks))}",
         }
         yield attention_file(view.sample.record_id), encode_png(picture, text)
-
-    def _block_names(self) -> tuple[str, ...]:
-        if self.options.method == "rollout":
-            return (f"Blocks 0–{max(self.blocks)}",)
-        return tuple(f"Block {index}" for index in self.blocks)
 
     def _subtitle(self, view: View) -> str:
         parts = []
@@ -187,7 +182,7 @@ def _softmax_rows(query_BAMD: Tensor, key_BAND: Tensor) -> Tensor:
     return (query_BAMD @ key_BAND.transpose(2, 3)).softmax(-1)
 
 
-@lru_cache(maxsize=4)
-def _figure(layout: FigureLayout, colormap: str) -> AttentionFigure:
-    """The template of a layout, drawn once in a process."""
-    return AttentionFigure(layout, colormap=colormap)
+def _attention(subject: Subject, path: str) -> Attention:
+    layer = subject.model.get_submodule(path)
+    assert isinstance(layer, Attention)
+    return layer

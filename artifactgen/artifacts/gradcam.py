@@ -18,7 +18,8 @@ from artifactgen.artifacts.forward import Pass, Taps
 from artifactgen.artifacts.kind import Arrays, Picture, Subject, View
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.layers import find_target_layer, get_layer, grid_of
-from artifactgen.rendering.overlay import Scale, heatmap, overlay, scale_cam
+from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
+from artifactgen.rendering.overlay import OPACITY, Scale, heatmap, overlay, scale_cam
 from artifactgen.rendering.png import encode_png
 from artifactgen.store.layout import gradcam_file
 
@@ -38,9 +39,14 @@ class GradCAM:
     scale: Scale = "map"
     """`map`: each map its own range, as pytorch-grad-cam; `record`: one range over the classes of
     a record, so that they compare; `absolute`: as they are, clipped to [0, 1]."""
-    colormap: str = "turbo"
+    colormap: str = DEFAULT_COLORMAP
     """Any name of matplotlib."""
-    opacity: float = 0.5
+    opacity: float = OPACITY
+    """Weight of the colours where the map is hot, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.opacity <= 1:
+            raise ConfigError(f"gradcam.opacity={self.opacity} must lie between 0 and 1.")
 
     def bind(self, subject: Subject) -> BoundGradCAM:
         """Resolve layer and classes; `ConfigError` where the model has no classifier."""

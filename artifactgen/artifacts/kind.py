@@ -33,6 +33,8 @@ class Subject:
     """Names by class index; as many as the classifier has outputs."""
     has_head: bool
     """Whether the checkpoint had a classifier."""
+    frame_names: tuple[str, ...] = ()
+    """Names of the channels where each is a picture of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,6 @@ class View:
     sample: Sample
     images: Sequence[NDArray[np.uint8]]
     """(H, W, 3) each: the image, or one for each frame."""
-    frame_names: tuple[str, ...]
     label: str | None
     """Name of the class that the data set gives."""
     prediction: str | None
@@ -61,7 +62,7 @@ class Artifact(Protocol):
 
         Raises:
             ConfigError: an option does not fit the model or the classes.
-            Unsupported: the model cannot give this kind at all.
+            UnsupportedError: the model cannot give this kind at all.
         """
         ...
 

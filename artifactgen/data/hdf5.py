@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from artifactgen.data.hdf5_file import Layout, LayoutOption, open_shared, read_rows, sample_dtype
+from artifactgen.data.hdf5_file import Layout, LayoutOption, open_shared, sample_dtype
 from artifactgen.data.hdf5_index import Hdf5Index, Part, Rows
 from artifactgen.data.hdf5_scan import Keys, scan_files
 from artifactgen.data.image import resize
@@ -115,7 +115,7 @@ def _refs(block: Part) -> list[_Ref]:
     if block.labels is not None:
         labels = file[block.labels][first:stop]
     try:
-        images, offset = read_rows(images, first, stop), first
+        images, offset = images[first:stop], first
     except OSError:  # one broken chunk must not take the others along
         offset = 0
     return [

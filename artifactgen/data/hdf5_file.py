@@ -1,4 +1,4 @@
-"""HDF5 files, opened without trust: what is in them, and rows of their data sets."""
+"""HDF5 files, opened without trust: handles, and what is in them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-from isal import isal_zlib
-from isal.igzip_lib import IsalError
-from numpy.typing import NDArray
 
 from artifactgen.errors import DataError
 
@@ -20,7 +17,6 @@ Layout = Literal["HW", "HWC", "CHW"]
 LayoutOption = Literal["auto", "HW", "HWC", "CHW"]
 
 _MAX_LISTED = 20
-_DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 
 
 def open_checked(path: Path) -> h5py.File:
@@ -48,7 +44,7 @@ def open_shared(path: str) -> h5py.File:
 
     A file that was replaced meanwhile is opened anew. A forked child opens its own.
     """
-    stat = os.stat(path)  # noqa: PTH116  # Path.stat costs three times as much, on every read
+    stat = Path(path).stat()
     return _open_once(path, os.getpid(), (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
 
@@ -64,22 +60,22 @@ def find_dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
     Raises:
         DataError: it is no data set, lies in another file, or is compressed by an unknown filter.
     """
-    where = f"{file.filename}: {key}"
+    name = f"{file.filename}: {key}"
     parts = key.strip("/").split("/")
     for depth in range(1, len(parts) + 1):
         link = file.get("/".join(parts[:depth]), getlink=True)
         if link is None:
             return None
         if not isinstance(link, h5py.HardLink):
-            raise DataError(f"{where} is a link; only what the file itself holds is read")
+            raise DataError(f"{name} is a link; only what the file itself holds is read")
     dataset = file[key]
     if not isinstance(dataset, h5py.Dataset):
-        raise DataError(f"{where} is no data set. {describe(file)}")
+        raise DataError(f"{name} is no data set. {describe(file)}")
     if dataset.external or dataset.is_virtual:
-        raise DataError(f"{where} keeps its values in other files; only the file itself is read")
-    for code, name in _filters(dataset):
+        raise DataError(f"{name} keeps its values in other files; only the file itself is read")
+    for code, label in _filters(dataset):
         if not h5py.h5z.filter_avail(code):
-            raise DataError(f"{where} needs the filter {name or code}; try: pip install hdf5plugin")
+            raise DataError(f"{name} needs the filter {label or code}; try: pip install hdf5plugin")
     return dataset
 
 
@@ -154,44 +150,3 @@ def _filters(dataset: h5py.Dataset) -> list[tuple[int, str]]:
     plist = dataset.id.get_create_plist()
     found = (plist.get_filter(i) for i in range(plist.get_nfilters()))
     return [(code, name.decode(errors="replace")) for code, _, _, name in found]
-
-
-def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
-    """`dataset[start:stop]`, with gzip inflated outside of HDF5's global lock.
-
-    Then reader threads decompress side by side, and isal does it faster than zlib. Whatever is not
-    whole rows in gzip chunks, or fails, is left to HDF5.
-    """
-    shuffled = [code for code, _ in _filters(dataset)] == [_SHUFFLE, _DEFLATE]
-    gzipped = shuffled or [code for code, _ in _filters(dataset)] == [_DEFLATE]
-    if not gzipped or dataset.chunks[1:] != dataset.shape[1:]:
-        return np.asarray(dataset[start:stop])
-    out = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype)
-    step = dataset.chunks[0]
-    for first in range(start - start % step, stop, step):
-        begin, end = max(start, first), min(stop, first + step)
-        chunk = _inflate(dataset, first, shuffled=shuffled)
-        out[begin - start : end - start] = (
-            dataset[begin:end] if chunk is None else chunk[begin - first : end - first]
-        )
-    return out
-
-
-def _inflate(dataset: h5py.Dataset, first: int, *, shuffled: bool) -> NDArray[Any] | None:
-    """The chunk that starts at a row, or None where it is not simply gzip data of its size."""
-    offset = (first, *(0 for _ in dataset.shape[1:]))
-    if not dataset.id.get_chunk_info_by_coord(offset).size:
-        return None
-    skipped_filters, packed = dataset.id.read_direct_chunk(offset)
-    n_bytes = dataset.dtype.itemsize * int(np.prod(dataset.chunks))
-    try:
-        raw = isal_zlib.decompress(packed, bufsize=n_bytes)
-    except IsalError:  # type: ignore[misc]  # isal's stub declares an instance
-        return None
-    if skipped_filters or len(raw) != n_bytes:
-        return None
-    flat = np.frombuffer(raw, np.uint8)
-    if shuffled:
-        flat = np.ascontiguousarray(flat.reshape(dataset.dtype.itemsize, -1).T).reshape(-1)
-    chunk: NDArray[Any] = flat.view(dataset.dtype).reshape(dataset.chunks)
-    return chunk

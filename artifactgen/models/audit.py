@@ -96,11 +96,12 @@ def audit_load(
         classifiers: module paths of the model's classifier(s).
         beside: top-level modules of which the checkpoint may hold more than the model.
     """
-    expected = {k: v for k, v in model.state_dict().items() if not k.endswith(OPTIONAL_BUFFERS)}
+    own = model.state_dict()
+    expected = {k: v for k, v in own.items() if not k.endswith(OPTIONAL_BUFFERS)}
     encoder = {k: v for k, v in expected.items() if not within(k, classifiers)}
     missing = tuple(name for name in encoder if name not in weights.tensors)
     mismatched = tuple(_mismatches(encoder, weights))
-    extra = [name for name in weights.tensors if name not in model.state_dict()]
+    extra = [name for name in weights.tensors if name not in own]
     surplus = tuple(
         name
         for name in extra

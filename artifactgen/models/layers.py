@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from timm.layers import Attention
 from torch import Tensor, nn
 
-from artifactgen.errors import ConfigError, Unsupported, did_you_mean
+from artifactgen.errors import ConfigError, UnsupportedError, did_you_mean
 
 
 def find_target_layer(model: nn.Module) -> str:
@@ -52,15 +52,15 @@ def attention_layers(model: nn.Module) -> list[str]:
     """Module paths of the self-attention of each block, first to last.
 
     Raises:
-        Unsupported: the model has no attention, or of a kind that is not read yet.
+        UnsupportedError: the model has no attention, or of a kind that is not read yet.
     """
     blocks = getattr(model, "blocks", ())
     layers = [getattr(block, "attn", None) for block in blocks]
     if not layers or any(layer is None for layer in layers):
-        raise Unsupported(f"{type(model).__name__} has no transformer blocks with self-attention")
+        raise UnsupportedError(f"{type(model).__name__} has no transformer blocks with self-attention")
     foreign = {type(layer).__name__ for layer in layers if type(layer) is not Attention}
     if foreign:
-        raise Unsupported(
+        raise UnsupportedError(
             f"the attention of {type(model).__name__} ({', '.join(sorted(foreign))}) "
             "is of a kind that is not supported"
         )

@@ -41,6 +41,18 @@ def lock(path: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+def owner(path: Path) -> str | None:
+    """Host, process and job of the run that holds the lock; None if no run does."""
+    if not path.exists():
+        return None
+    with path.open("r", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _describe(file.read())
+    return None
+
+
 def _owner() -> dict[str, str | int]:
     owner: dict[str, str | int] = {
         "host": socket.gethostname(),
@@ -52,11 +64,14 @@ def _owner() -> dict[str, str | int]:
 
 
 def _refusal(path: Path, owner_json: str) -> str:
-    try:
-        owner = ", ".join(f"{key} {value}" for key, value in json.loads(owner_json).items())
-    except json.JSONDecodeError:
-        owner = "its owner is just starting or ending"
     return (
-        f"Another run is writing to {path.parent.parent} ({owner}).\n"
+        f"Another run is writing to {path.parent.parent} ({_describe(owner_json)}).\n"
         "Wait for it, stop it, or give another output_dir."
     )
+
+
+def _describe(owner_json: str) -> str:
+    try:
+        return ", ".join(f"{key} {value}" for key, value in json.loads(owner_json).items())
+    except json.JSONDecodeError:
+        return "just starting or ending"

@@ -258,6 +258,25 @@ def test_two_threads_and_a_pickled_copy_read_the_same(many_files: Hdf5) -> None:
         assert all(values == expected for values in found)
 
 
+def test_more_files_than_are_kept_open_are_read_side_by_side(tmp_path: Path, write_hdf5) -> None:
+    images = RNG.integers(0, 256, (40, 2, 6, 5), dtype=np.uint8)
+    for i in range(40):
+        content = {"images": images[i], "record_ids": [f"{i}a", f"{i}b"]}
+        write_hdf5(tmp_path / f"{i:02d}.h5", content, chunk_rows=1)
+    data = source(tmp_path / "*.h5")
+    catalog = data.scan()
+
+    def read(seed: int) -> bool:
+        for row in random.Random(seed).sample(range(80), 80):
+            (sample,) = data.read(catalog, "test", row, row + 1)
+            if not np.array_equal(sample.image_CHW[0], images.reshape(80, 6, 5)[row]):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(8)))
+
+
 def _read_in_child(data: Hdf5, queue: Any) -> None:
     queue.put(as_values(read_all(data, "train")))
 

@@ -104,19 +104,11 @@ def test_impossible_settings(settings, message):
         build_model(ModelSpec("test_vit", **settings))
 
 
-def test_a_type_error_of_another_cause_is_not_taken_for_a_missing_image_size(monkeypatch):
-    from artifactgen.models import spec as module
-
-    sizes = []
-
-    def create(name, arguments):
-        sizes.append(arguments.get("img_size"))
-        raise TypeError("unsupported operand type(s)")
-
-    monkeypatch.setattr(module, "_create", create)
-    with pytest.raises(ConfigError, match="unsupported operand"):
-        build_model(ModelSpec("test_vit", image_size=(160, 160)))
-    assert sizes == [(160, 160)]
+@pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
+def test_a_type_error_of_another_cause_is_told_as_it_is(backbone):
+    spec = ModelSpec(backbone, image_size=(160, 160), options={"act_layer": 3})
+    with pytest.raises(ConfigError, match=r"act_layer=3.*TypeError"):
+        build_model(spec)
 
 
 def test_input_size_and_normalization_need_no_model():

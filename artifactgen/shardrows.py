@@ -105,7 +105,7 @@ def _int64(values: Sequence[int]) -> NDArray[np.int64]:
 
 
 def _attributes(artifacts: Mapping[str, BoundArtifact]) -> dict[str, Any]:
-    """What the maps are of: `gradcam.layer`, `attention.method`, …"""
+    """What the maps are of, such as `gradcam.layer` and `attention.method`."""
     return {
         f"{kind}.{key}": value
         for kind, artifact in artifacts.items()

@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A record that could not be used, and why. Failures are data: counted, listed, never hidden."""
+    """A record that could not be used, and why. Failures are data: counted and listed."""
 
     record_id: str
     split: str

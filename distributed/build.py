@@ -181,10 +181,11 @@ def class_names(outputs: int, catalog: Catalog) -> tuple[str, ...]:
 
 
 def build_normalization(settings: Settings, spec: ModelSpec) -> Normalization:
-    """Mean and std: what is asked for, else the model's own."""
-    own_mean, own_std = normalization(spec)
-    asked = settings.data.mean is not None or settings.data.std is not None
-    mean, std = settings.data.mean or own_mean, settings.data.std or own_std
+    """Mean and std: what is asked for with the data, else the model's own, else timm's."""
+    data, model = settings.data, settings.model
+    timm_mean, timm_std = normalization(spec)
+    asked = data.mean is not None or data.std is not None
+    mean, std = data.mean or model.mean or timm_mean, data.std or model.std or timm_std
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, spec.in_chans):
             raise ConfigError(

@@ -53,7 +53,8 @@ def plan(scopes: Sequence[Scope], ready: Preflight, crew_: Crew) -> Iterator[str
     )
     yield from crew(crew_, ready)
     if ready.job.classes:
-        yield f"Classes: {', '.join(f'{i} {name}' for i, name in enumerate(ready.job.classes[:20]))}"
+        names = [f"{index} {name}" for index, name in enumerate(ready.job.classes[:20])]
+        yield f"Classes: {', '.join(names)}{', …' if ready.job.classes[20:] else ''}"
 
 
 def crew(crew_: Crew, ready: Preflight) -> Iterator[str]:

@@ -51,6 +51,8 @@ class ModelSettings(_Section):
     num_classes: Annotated[int, Field(gt=0)] | None = None
     in_chans: Annotated[int, Field(gt=0)] = 3
     global_pool: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     options: dict[str, Any] = {}
 
 

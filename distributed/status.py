@@ -37,8 +37,8 @@ class Progress:
         if self.merged:
             return f"{self.name}: complete, {self.records_done:,} records, {self.failures:,} failed"
         text = (
-            f"{self.name}: {self.shards_done:,} of {self.shards:,} shards, {self.records_done:,} of "
-            f"{self.records:,} records, {self.failures:,} failed"
+            f"{self.name}: {self.shards_done:,} of {self.shards:,} shards, "
+            f"{self.records_done:,} of {self.records:,} records, {self.failures:,} failed"
         )
         seconds = self.last_commit - self.first_commit
         if self.shards_done < 2 or seconds <= 0:

@@ -52,7 +52,9 @@ class Source(Protocol):
         """Find splits, classes and shapes. `DataError` where the data set is not as configured."""
         ...
 
-    def read(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[Sample | Failure]:
+    def read(
+        self, catalog: Catalog, split: str, start: int, stop: int
+    ) -> Iterator[Sample | Failure]:
         """Decode rows `start` to `stop` of a split in order: one `Sample` or `Failure` for each."""
         ...
 

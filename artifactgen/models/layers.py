@@ -38,7 +38,7 @@ def _is_transformer_block(block: nn.Module) -> bool:
 
 
 def get_layer(model: nn.Module, path: str, *, option: str) -> nn.Module:
-    """The module at a dotted path; `ConfigError` naming `option` and near names if there is none."""
+    """The module at a dotted path; `ConfigError` naming `option` if there is none."""
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if path and path in modules:
         return modules[path]

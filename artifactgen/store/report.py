@@ -73,6 +73,7 @@ def write_reports(
 
 
 def enumerate_classes(classes: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """(index, name) of each class, as JSON has them."""
     return ((str(index), name) for index, name in enumerate(classes))
 
 

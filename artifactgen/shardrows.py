@@ -57,7 +57,10 @@ class ShardRows:
         write_columns(
             path,
             {**self._index(), "labels": _int64(self.labels), **self._columns(*kept, *_ALWAYS)},
-            strings={"record_ids": self.record_ids, "files": self._files()},
+            strings={
+                "record_ids": [json.dumps(record_id) for record_id in self.record_ids],
+                "files": [json.dumps(drawn.files) for drawn in self.drawn],
+            },
             temp_dir=job.layout.temp,
         )
         paths = [path]
@@ -78,10 +81,11 @@ class ShardRows:
     ) -> Receipt:
         """What to say of the shard once its files are written."""
         wanted = task.record_ids
+        failures = (f for f in self.failures if not wanted or f.record_id in wanted)
         return Receipt(
             task.shard,
             records=len(self.record_ids),
-            failures=tuple(f for f in self.failures if not wanted or f.record_id in wanted),
+            failures=tuple(sorted(failures, key=lambda failure: failure.row)),
             files=files,
             pictures=sum(len(paths) for drawn in self.drawn for paths in drawn.files.values()),
             picture_bytes=sum(drawn.size_bytes for drawn in self.drawn),
@@ -90,9 +94,6 @@ class ShardRows:
 
     def _index(self) -> dict[str, NDArray[Any]]:
         return {"rows": _int64(self.positions)}
-
-    def _files(self) -> list[str]:
-        return [json.dumps(drawn.files) for drawn in self.drawn]
 
     def _columns(self, *names: str) -> dict[str, NDArray[Any]]:
         """The arrays of all batches under one another; none for a shard without a good record."""

@@ -19,7 +19,7 @@ from artifactgen.models.checkpoint import Checkpoint, read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
 from artifactgen.models.spec import ModelSpec, input_size, normalization
 from artifactgen.store.fingerprint import fingerprint
-from distributed.settings import ArtifactSettings, Settings, explain
+from distributed.settings import ArtifactSettings, Settings, explain, unknown_option
 
 _PLACES = ("root", "path")
 """Options of sources that say where the data lies, not what it is."""
@@ -35,7 +35,7 @@ class Built:
     settings: Mapping[str, Any]
     """What decides the bytes of the artifacts; the fingerprint is of this."""
     all_splits: tuple[str, ...]
-    """Every split of the data set; the job's catalog has those that were asked for."""
+    """Every split of the data set, train, val and test first; the job's catalog has those that were asked for."""
     absent_splits: tuple[str, ...]
     """Usual splits that were asked for and that the data set does not have."""
     switched_off: tuple[str, ...]
@@ -81,7 +81,7 @@ def build(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> Built:
         save_maps=settings.save_maps,
     )
     off = tuple(name for name, kind in kinds.items() if not kind.wanted)
-    return Built(job, loaded, deciding, tuple(catalog.splits), absent, off)
+    return Built(job, loaded, deciding, usual_order(catalog), absent, off)
 
 
 def build_artifacts(kinds: Mapping[str, ArtifactSettings]) -> dict[str, Artifact]:
@@ -112,11 +112,14 @@ def instantiate(target: str, options: Mapping[str, Any], *, section: str) -> Any
         ConfigError: there is no such class, or an option does not fit it.
     """
     cls = _find_class(target, section)
+    names = [field.name for field in fields(cls)]
+    unknown = [name for name in options if name not in names]  # pydantic drops them in silence
+    if unknown:
+        raise ConfigError(unknown_option(f"{section}.{unknown[0]}", names))
     try:
         return TypeAdapter(cls).validate_python(dict(options))
     except ValidationError as error:
-        names = {field.name: field for field in fields(cls)}
-        raise ConfigError(explain(error, known=names, prefix=f"{section}.")) from error
+        raise ConfigError(explain(error, prefix=f"{section}.")) from error
 
 
 def _find_class(target: str, section: str) -> Any:
@@ -139,13 +142,19 @@ def choose_splits(wanted: list[str], catalog: Catalog) -> tuple[tuple[str, ...],
     unknown = [name for name in wanted if name not in (*catalog.splits, *_USUAL_SPLITS)]
     if unknown:
         raise DataError(
-            f"There is no split {unknown[0]}. {did_you_mean(unknown[0], catalog.splits)}"
+            f"splits: the data set has no {unknown[0]}. {did_you_mean(unknown[0], catalog.splits)}"
         )
     present = tuple(name for name in wanted if name in catalog.splits)
     if not present:
         there = ", ".join(catalog.splits) or "none"
         raise DataError(f"splits={wanted}: the data set has none of them. It has: {there}.")
     return present, tuple(name for name in wanted if name not in catalog.splits)
+
+
+def usual_order(catalog: Catalog) -> tuple[str, ...]:
+    """The splits of the data set: train, val and test before others."""
+    usual = (name for name in _USUAL_SPLITS if name in catalog.splits)
+    return tuple(dict.fromkeys((*usual, *catalog.splits)))
 
 
 def model_spec(settings: Settings, catalog: Catalog) -> ModelSpec:

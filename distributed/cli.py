@@ -5,6 +5,7 @@ Exit codes: 0 complete, 1 the run failed, 2 wrong use found before any work, 130
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
@@ -25,10 +26,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from artifactgen.errors import ArtifactGenError, UsageError, did_you_mean
 from distributed.console import log_error, log_to_stderr
-from distributed.job import JobFailedError, run_job
+from distributed.job import SWEEP_NAMING, JobFailedError, run_job
 
 PROGRAM = "generate_artifacts"
 MISUSED, INTERRUPTED = 2, 130
+_PATH_WITH_EQUALS = re.compile(
+    r"(?P<key>ckpt_path|output_dir|data\.path|data\.root)=(?P<values>[^'\"[({]*=[^'\"[({]*)"
+)
+"""As Lightning names checkpoints: `ckpt_path=epoch=9-step=900.ckpt`."""
 
 
 def config_dir() -> Path:
@@ -52,7 +57,7 @@ def run_command(arguments: Sequence[str]) -> int:
         log_error(f"Interrupted. What is done stays done. Resume with:\n  {command}")
         return INTERRUPTED
     except (HydraException, OmegaConfBaseException) as error:
-        log_error(explain(error))
+        log_error(explain(error, arguments))
         return MISUSED
     except JobFailedError as failure:
         log_error(str(failure.error))
@@ -70,30 +75,65 @@ def register_resolvers() -> None:
 def prepare(arguments: Sequence[str]) -> list[str]:
     """The arguments as Hydra needs them.
 
-    `debug=true` picks a file of the group `debug`, whose names Hydra wants quoted. In a sweep
-    every job has an output directory of its own, named after what is swept: Hydra's
-    `override_dirname` without the overrides that all jobs share.
+    Flags come before overrides. `debug=true` picks a file of the group `debug`, whose names Hydra
+    wants quoted, as it does paths that hold a `=`. In a sweep every job has an output directory of
+    its own, named after what is swept: Hydra's `override_dirname` without the overrides that all
+    jobs share.
     """
-    prepared = [re.sub(r"^debug=(true|false)$", r'debug="\1"', a, flags=re.I) for a in arguments]
+    prepared = [_quoted(argument) for argument in sorted(arguments, key=_is_override)]
     if "-m" in prepared or "--multirun" in prepared:
-        shared = ",".join(_shared_keys(prepared))
-        prepared.append(f"hydra.job.config.override_dirname.exclude_keys=[{shared}]")
+        prepared.append(f"{SWEEP_NAMING}[{','.join(_shared_keys(prepared))}]")
     return prepared
 
 
+def _is_override(argument: str) -> bool:
+    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
+
+
+def _quoted(argument: str) -> str:
+    if argument.lower() in ("debug=true", "debug=false"):
+        return 'debug="{}"'.format(argument.lower().partition("=")[2])
+    path = _PATH_WITH_EQUALS.fullmatch(argument)
+    if path is None:
+        return argument
+    values = [f'"{value}"' if "=" in value else value for value in path["values"].split(",")]
+    return f"{path['key']}={','.join(values)}"
+
+
 def _shared_keys(arguments: Sequence[str]) -> list[str]:
-    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
+    overrides = [argument for argument in arguments if _is_override(argument)]
     parsed: list[Override] = OverridesParser.create().parse_overrides(overrides)
     return [o.key_or_group for o in parsed if not o.is_sweep_override()]
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, arguments: Sequence[str]) -> str:
     """What Hydra says, in our words: what is wrong, and what is near."""
     text = "\n".join(line for line in str(error).splitlines() if line.strip())
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        return f"{unknown[1]}: there is no such option. {did_you_mean(unknown[1], _options())}"
-    return text
+    option = re.search(r"Could not override '([^']+)'", text)
+    if option:
+        return f"{option[1]}: there is no such option. {did_you_mean(option[1], _options())}"
+    if "must specify 'experiment'" in text:
+        there = ", ".join(_choices("experiment", arguments))
+        return f"experiment is not set. Known: {there}.\nAdd experiment=<one of them>."
+    file = re.match(r"(In '[^']+': )?Could not (?:find|load) '(\w+)/([^']+)'", text)
+    if file:
+        where = "" if file[1] in (None, "In 'artifacts': ") else file[1]
+        near = did_you_mean(file[3], _choices(file[2], arguments))
+        return f"{where}{file[2]}={file[3]}: there is no such configuration. {near}"
+    return text.partition("\nConfig search path")[0]
+
+
+def _choices(group: str, arguments: Sequence[str]) -> list[str]:
+    """Names of the files of a group, ours and those below the user's `--config-dir`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    given = parser.parse_known_args(list(arguments))[0].config_dir
+    folders = [root / group for root in (config_dir(), given) if root is not None]
+    return sorted({_stem(file, folder) for folder in folders for file in folder.rglob("*.yaml")})
+
+
+def _stem(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder).with_suffix(""))
 
 
 def _options() -> list[str]:

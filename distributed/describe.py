@@ -60,9 +60,10 @@ def plan(scopes: Sequence[Scope], ready: Preflight, crew_: Crew) -> Iterator[str
 def crew(crew_: Crew, ready: Preflight) -> Iterator[str]:
     """Who does the work."""
     how = "Ray" if crew_.ray else "in this process"
+    threads = "1 thread" if crew_.threads_per_worker == 1 else f"{crew_.threads_per_worker} threads"
     yield (
-        f"Workers: {crew_.workers} × {device(ready.job)}, {crew_.threads_per_worker} threads each, "
-        f"{how}; batches of {ready.job.batch_size}"
+        f"Workers: {crew_.workers} × {device(ready.job)}, {threads} each, {how}; "
+        f"batches of {ready.job.batch_size}"
     )
 
 

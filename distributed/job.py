@@ -17,10 +17,14 @@ from artifactgen.errors import ArtifactGenError, ConfigError, RunError
 from artifactgen.store.layout import safe_name
 from distributed.build import build
 from distributed.console import log_error, show_tracebacks
-from distributed.run import Phases, Run, execute, plan
+from distributed.execute import execute
+from distributed.run import Phases, Run, plan
 from distributed.settings import parse
 
 log = logging.getLogger(__name__)
+
+SWEEP_NAMING = "hydra.job.config.override_dirname.exclude_keys="
+"""The override that the command line adds to a sweep, so that jobs are named by what differs."""
 
 
 class JobFailedError(BaseException):
@@ -51,17 +55,21 @@ def _run(config: DictConfig) -> None:
     _refuse_unready_launcher()
     composed: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     composed["output_dir"] = str(_own_output_dir(Path(composed["output_dir"])))
-    settings, kinds = parse(composed)
-    if settings.debug:
+    if composed["debug"] is True:
         show_tracebacks()
+    settings, kinds = parse(composed)
     phases = Phases()
     try:
         with phases("setup"):
             built = build(settings, kinds)
             scopes = plan(settings, built)
-        execute(Run(settings, built, shlex.join(sys.argv), composed, scopes, phases))
+        execute(Run(settings, built, _command(), composed, scopes, phases))
     except OSError as error:
         raise _explain_os_error(error) from error
+
+
+def _command() -> str:
+    return shlex.join(a for a in sys.argv if not a.startswith(SWEEP_NAMING))
 
 
 def _own_output_dir(output_dir: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,7 @@ def _local_ray(crew: Crew) -> Iterator[None]:
     """A private Ray on this machine; any other one is left alone."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    on_term = signal.getsignal(signal.SIGTERM)
     ray.init(
         address="local",
         num_cpus=crew.workers,
@@ -89,6 +91,7 @@ def _local_ray(crew: Crew) -> Iterator[None]:
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
+    signal.signal(signal.SIGTERM, on_term)  # Ray's own would end the process without a word
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0

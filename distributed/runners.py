@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from artifactgen.errors import ConfigError
+from artifactgen.errors import ConfigError, RunError, UsageError
 from artifactgen.job import Job
 from artifactgen.types import Receipt, Task
 from artifactgen.worker import Worker
@@ -48,13 +48,25 @@ def choose_crew(cluster: ClusterSettings, job: Job, *, tasks: int) -> Crew:
 
 
 def run_tasks(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
-    """Do every task; the receipts come as shards are committed, in no promised order."""
-    job = replace(job, compute_threads=crew.threads_per_worker)
-    if crew.ray:
-        from distributed.ray_runner import run_on_ray  # Ray takes seconds to import
+    """Do every task; the receipts come as shards are committed, in no promised order.
 
-        yield from run_on_ray(job, tasks, crew)
-    else:
-        worker = Worker(job)
-        for task in tasks:
-            yield worker(task)
+    Raises:
+        RunError: a task failed; also where what was checked before has changed since.
+    """
+    job = replace(job, compute_threads=crew.threads_per_worker)
+    try:
+        yield from _on_ray(job, tasks, crew) if crew.ray else _in_process(job, tasks)
+    except UsageError as error:
+        raise RunError(str(error)) from error
+
+
+def _on_ray(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
+    from distributed.ray_runner import run_on_ray  # Ray takes seconds to import
+
+    return run_on_ray(job, tasks, crew)
+
+
+def _in_process(job: Job, tasks: Sequence[Task]) -> Iterator[Receipt]:
+    worker = Worker(job)
+    for task in tasks:
+        yield worker(task)

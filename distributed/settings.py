@@ -6,7 +6,7 @@ nothing in the program sees an option that was not checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,15 +24,20 @@ def _size(value: Any) -> Any:
 
 
 def _ids(value: Any) -> Any:
-    """One id or a list; ids that look like numbers arrive as numbers."""
+    """One id or a list; ids that look like whole numbers arrive as numbers."""
     if value is None:
         return ()
     items = value if isinstance(value, list) else [value]
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, (str, int)):
+            raise ValueError("this reads as a number or a list; write an id in quotes, '\"1e5\"'")
     return tuple(str(item) for item in items)
 
 
-def _unique(value: Any) -> Any:
-    return list(dict.fromkeys(value)) if isinstance(value, list) else value
+def _names(value: Any) -> Any:
+    """One name or a list, without doubles."""
+    items = [value] if isinstance(value, str) else value
+    return list(dict.fromkeys(items)) if isinstance(items, list) else items
 
 
 Size = Annotated[
@@ -87,7 +92,7 @@ class Settings(_Section):
     experiment_name: str
     ckpt_path: Path
     output_dir: Path
-    splits: Annotated[list[Split], Field(min_length=1), BeforeValidator(_unique)]
+    splits: Annotated[list[Split], Field(min_length=1), BeforeValidator(_names)]
     record_id: Annotated[tuple[str, ...], BeforeValidator(_ids)] = ()
     target_classes: Any = None
     pooling: str = "auto"
@@ -152,10 +157,7 @@ def _artifact(name: str, config: Mapping[str, Any]) -> ArtifactSettings:
     try:
         return ArtifactSettings.model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(f"{switch}: {error.errors()[0]['msg']}") from error
-
-
-Model = Settings | ArtifactSettings
+        raise ConfigError(explain(error).replace("wanted", switch, 1)) from error
 
 
 def validate(model: type[Settings], values: Mapping[str, Any]) -> Settings:
@@ -163,19 +165,33 @@ def validate(model: type[Settings], values: Mapping[str, Any]) -> Settings:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, known=model.model_fields)) from error
+        raise ConfigError(explain(error, model=model)) from error
 
 
-def explain(error: ValidationError, *, known: Mapping[str, Any], prefix: str = "") -> str:
+def explain(
+    error: ValidationError, *, model: type[BaseModel] | None = None, prefix: str = ""
+) -> str:
     """One line for each problem that pydantic found: `data.batch_size=-1: should be …`."""
-    return "\n".join(_problem(dict(problem), known, prefix) for problem in error.errors())
+    return "\n".join(_problem(dict(problem), model, prefix) for problem in error.errors())
 
 
-def _problem(problem: dict[str, Any], known: Mapping[str, Any], prefix: str) -> str:
-    path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
-    key = f"{prefix}{path}"
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{key}: there is no such option. {did_you_mean(path.split('.')[-1], known)}"
-    if problem["type"] in ("missing", "missing_argument"):
+def _problem(problem: dict[str, Any], model: type[BaseModel] | None, prefix: str) -> str:
+    places = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+    key = prefix + ".".join(places)
+    if problem["type"] == "extra_forbidden" and model is not None:
+        return unknown_option(key, _options(model, places[:-1]))
+    if problem["type"] == "missing":
         return f"{key} is not set."
     return f"{key}={problem['input']}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
+
+
+def _options(model: Any, sections: Sequence[str]) -> Iterable[str]:
+    """Names of the fields of a section of a model."""
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return list(model.model_fields)
+
+
+def unknown_option(key: str, known: Iterable[str]) -> str:
+    """A line for an option that there is not; `known` are the names that it could have had."""
+    return f"{key}: there is no such option. {did_you_mean(key.rpartition('.')[2], known)}"

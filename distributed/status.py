@@ -58,8 +58,8 @@ def read_progress(output_dir: Path) -> Iterator[Progress]:
     layout = Layout(output_dir)
     if not layout.state.is_dir():
         raise OutputError(f"{output_dir} is not an output directory of this program.")
-    for folder in sorted((layout.state / "scopes").glob("*")):
-        yield _scope_progress(folder.name, ScopeLayout(folder))
+    for plan in sorted((layout.state / "scopes").glob("*/plan.json")):
+        yield _scope_progress(plan.parent.name, ScopeLayout(plan.parent))
 
 
 def _scope_progress(name: str, scope: ScopeLayout) -> Progress:
@@ -92,12 +92,14 @@ def _read_entry(path: Path) -> dict[str, Any] | None:
 def report(output_dir: Path) -> Iterator[str]:
     """What the command prints."""
     layout = Layout(output_dir)
-    for progress in read_progress(output_dir):
-        yield progress.line()
+    scopes = list(read_progress(output_dir))
+    for scope in scopes:
+        yield scope.line()
+    only_records = bool(scopes) and all(scope.merged and "=" in scope.name for scope in scopes)
     running = owner(layout.lock)
     if running:
         yield f"Running: {running}"
-    elif layout.success.exists():
+    elif layout.success.exists() or only_records:
         yield "Complete."
     else:
         yield "Not running, not complete: run the same command again to resume."

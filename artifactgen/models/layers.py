@@ -57,7 +57,8 @@ def attention_layers(model: nn.Module) -> list[str]:
     blocks = getattr(model, "blocks", ())
     layers = [getattr(block, "attn", None) for block in blocks]
     if not layers or any(layer is None for layer in layers):
-        raise UnsupportedError(f"{type(model).__name__} has no transformer blocks with self-attention")
+        name = type(model).__name__
+        raise UnsupportedError(f"{name} has no transformer blocks with self-attention")
     foreign = {type(layer).__name__ for layer in layers if type(layer) is not Attention}
     if foreign:
         raise UnsupportedError(

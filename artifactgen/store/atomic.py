@@ -51,14 +51,17 @@ def write_bytes(path: Path, content: bytes, *, temp_dir: Path, durable: bool = T
 
 
 def write_json(path: Path, value: Any, *, temp_dir: Path) -> None:
-    """Write a value of plain types as indented UTF-8 JSON, or nothing."""
+    """Write a value of plain types as indented UTF-8 JSON, or nothing.
+
+    A lone surrogate, which UTF-8 cannot hold, is written as JSON's own escape of it.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, f"{text}\n".encode("utf-8", "surrogatepass"), temp_dir=temp_dir)
+    write_bytes(path, f"{text}\n".encode("utf-8", "backslashreplace"), temp_dir=temp_dir)
 
 
 def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote."""
-    return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+    """Read what `write_json` wrote; `ValueError` where the file is damaged."""
+    return json.loads(path.read_text("utf-8"))
 
 
 def sha256_file(path: Path) -> str:

@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_ABSENT = "not set"
+
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """SHA-256, in hex, of settings of plain types; the order of keys does not matter."""
@@ -23,22 +25,20 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for each setting that differs: `gradcam.layer: auto → blocks.10.norm1`."""
     before, after = dict(_flat(old)), dict(_flat(new))
     return [
-        f"{key}: {_show(before, key)} → {_show(after, key)}"
+        f"{key}: {_shorten(before.get(key, _ABSENT))} → {_shorten(after.get(key, _ABSENT))}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key, before) != after.get(key, after)
+        if before.get(key) != after.get(key)
     ]
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and JSON of each setting: what is one in Python (1, 1.0, True) is told apart."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _show(settings: Mapping[str, Any], key: str) -> str:
-    if key not in settings:
-        return "not set"
-    text = json.dumps(settings[key], ensure_ascii=False)
+def _shorten(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from artifactgen.types import Shard
 
-_PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
+_PLAIN = frozenset(string.ascii_letters + string.digits + "._=-")
 _DEVICE_NAMES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))]
 )
@@ -29,7 +29,7 @@ OWNED_FILES = (
 def safe_name(record_id: str) -> str:
     """A file name for any record id: distinct ids get distinct names, plain ids keep theirs.
 
-    Bytes outside `A-Za-z0-9._-` are percent-encoded, as are a leading or trailing dot and the
+    Bytes outside `A-Za-z0-9._=-` are percent-encoded, as are a leading or trailing dot and the
     first letter of a DOS device name. What is longer than 200 bytes is cut and ends in `~` and a
     digest; `~` occurs in no other name.
     """
@@ -82,17 +82,17 @@ class Layout:
         return self.root / "manifest.parquet"
 
     def embeddings(self, split: str) -> Path:
-        return self.root / "embeddings" / f"{split}_embeddings.pt"
+        return self.root / "embeddings" / f"{safe_name(split)}_embeddings.pt"
 
     def record_embedding(self, record_id: str) -> Path:
         return self.root / "embeddings" / f"{safe_name(record_id)}_embedding.pt"
 
     def maps(self, scope: str, shard: Shard) -> Path:
-        return self.root / "maps" / scope / f"{shard.name}.h5"
+        return self.root / "maps" / safe_name(scope) / f"{safe_name(shard.name)}.h5"
 
     def scope(self, name: str) -> ScopeLayout:
         """The state of one scope: a split, or a request for single records."""
-        return ScopeLayout(self.state / "scopes" / name)
+        return ScopeLayout(self.state / "scopes" / safe_name(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +125,10 @@ class ScopeLayout:
 
     def entry(self, shard: Shard) -> Path:
         """The ledger entry of a shard; its existence is what makes the shard done."""
-        return self.ledger / f"{shard.name}.json"
+        return self.ledger / f"{safe_name(shard.name)}.json"
 
     def shard(self, shard: Shard) -> Path:
-        return self.shards / f"{shard.name}.h5"
+        return self.shards / f"{safe_name(shard.name)}.h5"
 
 
 def gradcam_file(record_id: str, class_index: int) -> str:

@@ -6,20 +6,21 @@ if its entry is there, was made with the same settings, and the files still are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from artifactgen.store.atomic import read_json, sha256_file, write_json
+from artifactgen.store.fingerprint import fingerprint as checksum
 from artifactgen.store.layout import Layout
 from artifactgen.types import CommittedFile, Failure, Receipt, Shard
 
 
 def commit(layout: Layout, scope: str, receipt: Receipt, *, fingerprint: str) -> None:
     """Declare a shard done."""
-    entry = {"fingerprint": fingerprint, **asdict(receipt)}
+    content = {"fingerprint": fingerprint, **asdict(receipt)}
+    entry = {"checksum": checksum(content), **content}
     write_json(layout.scope(scope).entry(receipt.shard), entry, temp_dir=layout.temp)
 
 
@@ -56,10 +57,11 @@ def committed(
 def _read_entry(layout: Layout, scope: str, shard: Shard, fingerprint: str) -> Receipt | None:
     try:
         entry = read_json(layout.scope(scope).entry(shard))
+        intact = entry.pop("checksum") == checksum(entry)
         receipt = _receipt(entry)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    same = entry.get("fingerprint") == fingerprint and receipt.shard == shard
+    same = intact and entry["fingerprint"] == fingerprint and receipt.shard == shard
     return receipt if same else None
 
 

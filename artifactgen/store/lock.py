@@ -10,12 +10,16 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from artifactgen.errors import OutputError
+
+_TRIES, _SECONDS_BETWEEN_TRIES = 4, 0.05
 
 
 @contextmanager
@@ -27,11 +31,9 @@ def lock(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _acquire(file):
             file.seek(0)
-            raise OutputError(_refusal(path, file.read())) from error
+            raise OutputError(_refusal(path, file.read()))
         file.truncate(0)
         file.write(json.dumps(_owner()))
         file.flush()
@@ -39,6 +41,18 @@ def lock(path: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _acquire(file: TextIO) -> bool:
+    """Try for a moment: an owner that has just begun says who it is, one that ends is gone."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return True
+    return False
 
 
 def owner(path: Path) -> str | None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from artifactgen.store.atomic import replacing
 from artifactgen.store.reducer import Row
+from artifactgen.store.text import storable
 
 _ROWS_PER_GROUP = 65_536
 DONE, FAILED = "ok", "failed"
@@ -43,13 +44,13 @@ def manifest_row(row: Row, *, pt_row: int | None, status: dict[str, str]) -> dic
     """
     failed = row.failure is not None
     return {
-        "record_id": row.record_id,
-        "split": row.split,
+        "record_id": storable(row.record_id),
+        "split": storable(row.split),
         "position": row.position,
         "row": pt_row,
         "label": row.label,
         "prediction": row.prediction,
-        "error": f"{row.failure.stage}: {row.failure.reason}" if row.failure else None,
+        "error": storable(f"{row.failure.stage}: {row.failure.reason}") if row.failure else None,
         **{k: FAILED if failed and s == DONE else s for k, s in status.items()},
         **{f"{kind}_files": list((row.files or {}).get(kind, ())) for kind in status},
     }

@@ -120,9 +120,9 @@ def merged(layout: Layout, scope: str, *, fingerprint: str) -> dict[str, Any] | 
     try:
         result: dict[str, Any] = read_json(layout.scope(scope).result)
         files = [CommittedFile(*file) for file in result["files"]]
+        same = result["fingerprint"] == fingerprint
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    same = result["fingerprint"] == fingerprint
     return result if same and all(_is_in_place(layout.root, file) for file in files) else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +22,15 @@ def check_output(layout: Layout, *, data_root: Path | None) -> None:
         data_root: folder of the data set, which must stay as it is.
 
     Raises:
-        OutputError: a file, part of the data set, or somebody else's directory.
+        OutputError: a file, not writable, part of the data set, or somebody else's directory.
     """
     root = layout.root
-    if root.exists() and not root.is_dir():
-        raise OutputError(f"output_dir={root} is a file. Give a directory.")
+    nearest = next(path for path in (root, *root.parents) if path.exists())
+    if not nearest.is_dir():
+        where = "" if nearest == root else f", below {nearest},"
+        raise OutputError(f"output_dir={root}{where} is a file. Give a directory.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"output_dir={root}: no right to write to {nearest}. Give another one.")
     if data_root is not None and root.resolve().is_relative_to(data_root.resolve()):
         raise OutputError(
             f"output_dir={root} lies inside the data set ({data_root}), which is never written "
@@ -45,10 +49,8 @@ def difference_to(layout: Layout, settings: Mapping[str, Any]) -> list[str]:
         return difference(read_json(layout.settings), settings)
     except FileNotFoundError:
         return []
-    except json.JSONDecodeError as error:
-        raise OutputError(
-            f"{layout.settings} is damaged. Add overwrite=true to start anew."
-        ) from error
+    except ValueError:
+        return [f"unknown: {layout.settings} is damaged"]
 
 
 def refuse_other_settings(layout: Layout, changes: list[str]) -> None:

@@ -56,9 +56,10 @@ def batches_around(shards: Iterable[Shard], rows: Sequence[int], *, batch_size: 
     A single record is computed in the company of its own batch, so that it comes out equal to
     the bit to the same record of a whole run.
     """
+    starts = sorted({row - row % batch_size for row in rows})
     return [
         Shard(shard.split, start // batch_size, start, min(start + batch_size, shard.stop))
         for shard in shards
-        for start in range(shard.start, shard.stop, batch_size)
-        if any(start <= row < min(start + batch_size, shard.stop) for row in rows)
+        for start in starts
+        if shard.start <= start < shard.stop
     ]

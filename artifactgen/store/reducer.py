@@ -7,6 +7,8 @@ embeddings; only ids and labels are held. Nothing takes its final name before it
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +64,9 @@ def _rows(layout: Layout, receipt: Receipt) -> Iterator[Row]:
     arrays, strings = read_columns(layout.root / receipt.files[0].path)
     embeddings = torch.from_numpy(arrays["embeddings"]) if "embeddings" in arrays else None
     predictions = arrays.get("predictions")
-    for i, record_id in enumerate(strings["record_ids"]):
+    for i, record_id in enumerate(strings["record_ids"]):  # as JSON, which holds any text
         yield Row(
-            record_id,
+            json.loads(record_id),
             split,
             int(arrays["rows"][i]),
             label=int(arrays["labels"][i]),
@@ -82,11 +84,7 @@ class EmbeddingsFile:
     """
 
     def __init__(self, scratch: Path, *, records: int, shape: Sequence[int]) -> None:
-        size = records * torch.Size(shape).numel()
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        storage = torch.from_file(str(scratch), shared=True, size=size) if size else torch.empty(0)
-        scratch.unlink(missing_ok=True)  # the mapping keeps the content until it is dropped
-        self._embeddings = storage.view(records, *shape)
+        self._embeddings = _map_zeros(scratch, records * math.prod(shape)).view(records, *shape)
         self._record_ids: list[str] = []
         self._labels: list[int] = []
 
@@ -112,6 +110,23 @@ class EmbeddingsFile:
             with temp.open("wb") as file:  # by handle: by path, torch stores the file's name
                 torch.save(content, file)
             _check_equal(temp, content)
+
+
+def _map_zeros(scratch: Path, size: int) -> Tensor:
+    """A float32 tensor that lives in a file without a name, gone when the tensor is dropped.
+
+    Its space is taken at once: on a full disk that raises, where a write through the mapping
+    would kill the process.
+    """
+    if not size:
+        return torch.empty(0)
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with scratch.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size * torch.float32.itemsize)
+        return torch.from_file(str(scratch), shared=True, size=size)
+    finally:
+        scratch.unlink()
 
 
 def _check_equal(path: Path, content: Mapping[str, Any]) -> None:

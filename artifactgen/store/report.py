@@ -18,6 +18,7 @@ from typing import Any
 from artifactgen.store.atomic import write_bytes, write_json
 from artifactgen.store.layout import Layout
 from artifactgen.store.manifest import concatenate
+from artifactgen.store.text import storable
 from artifactgen.types import Failure
 
 _PACKAGES = (
@@ -69,7 +70,7 @@ def write_reports(
     report = run_report(results, facts)
     write_json(layout.root / "run.json", report, temp_dir=temp_dir)
     text = summary(report, failures)
-    write_bytes(layout.root / "summary.md", text.encode(), temp_dir=temp_dir)
+    write_bytes(layout.root / "summary.md", storable(text).encode(), temp_dir=temp_dir)
 
 
 def enumerate_classes(classes: Sequence[str]) -> Iterable[tuple[str, str]]:
@@ -83,7 +84,7 @@ def failures_csv(failures: Iterable[Failure]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["record_id", "split", "stage", "error"])
     writer.writerows([f.record_id, f.split, f.stage, f.reason] for f in failures)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return storable(text.getvalue()).encode()
 
 
 def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.store.atomic import replacing
+from artifactgen.store.text import storable
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -28,15 +29,14 @@ def write_columns(
     Args:
         path: final place.
         columns: name to array (n, …).
-        strings: name to n texts, stored as UTF-8.
+        strings: name to n texts, stored as UTF-8, see `storable`.
         attributes: plain values to store on the file.
         temp_dir: see `replacing`.
     """
     with replacing(path, temp_dir=temp_dir) as temp, h5py.File(temp, "w", libver="latest") as file:
         for name, texts in strings.items():
-            file.create_dataset(
-                name, data=list(texts), shape=(len(texts),), dtype=h5py.string_dtype()
-            )
+            data = [storable(text) for text in texts]
+            file.create_dataset(name, data=data, shape=(len(data),), dtype=h5py.string_dtype())
         for name, array in columns.items():
             file.create_dataset(name, data=array)
         file.attrs.update(attributes or {})

@@ -1,0 +1,40 @@
+# Everything happens in .venv here; the first call of any target makes it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.complete
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint type bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 16
+
+setup: $(SETUP)  ## Install everything into .venv (some minutes, 7 GB)
+
+$(SETUP): pyproject.toml constraints.txt
+	@echo "Installing into .venv: some minutes, 7 GB, once."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(SETUP)  ## Make phantoms, train a small ViT on them, and generate its artifacts
+	@$(BIN)/python -m artifactgen.demo
+	@$(BIN)/generate_artifacts experiment=embeddings/demo
+
+test: $(SETUP)  ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(SETUP)  ## Check style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+type: $(SETUP)  ## Check types
+	$(BIN)/mypy
+
+bench: $(SETUP)  ## Measure exactness against the reference libraries
+	$(BIN)/python -m benchmarks.exactness
+
+clean:  ## Remove the demo's data, checkpoint and artifacts
+	rm -rf demo

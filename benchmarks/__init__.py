@@ -1,0 +1,1 @@
+"""Measurements against named references, each in one process; see docs/benchmarks.md."""

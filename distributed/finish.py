@@ -1,0 +1,115 @@
+"""The end of a run: what its files say of it, and whether it may be called complete."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from artifactgen import __version__
+from artifactgen.errors import RunError
+from artifactgen.preflight import Preflight
+from artifactgen.store.atomic import write_json
+from artifactgen.store.ledger import recorded_failures
+from artifactgen.store.merge import Recipe
+from artifactgen.store.output import foreign_files
+from artifactgen.store.report import RunFacts, write_reports
+from distributed import describe
+from distributed.run import Run
+from distributed.runners import Crew
+
+log = logging.getLogger(__name__)
+
+
+def recipe(run: Run, ready: Preflight) -> Recipe:
+    """What the merged files say besides their rows."""
+    job = ready.job
+    return Recipe(
+        embedding_shape=ready.embedding_shape,
+        classes=job.catalog.classes,
+        meta={
+            "model": job.model.backbone,
+            "checkpoint_sha256": job.checkpoint_sha256,
+            "precision": job.precision,
+            "image_size": list(job.model.image_size or ()),
+            "artifactgen": __version__,
+            **ready.details.get("embeddings", {}),
+        },
+        status=_status(run, ready),
+        fingerprint=job.fingerprint,
+    )
+
+
+def _status(run: Run, ready: Preflight) -> dict[str, str]:
+    return {**ready.status, **dict.fromkeys(run.built.switched_off, "off")}
+
+
+def finish(run: Run, ready: Preflight, crew: Crew) -> None:
+    """Report a run whose scopes are merged, and declare it complete.
+
+    Raises:
+        RunError: more records failed than `max_failures` allows.
+    """
+    if run.settings.record_id:
+        results = {run.scopes[0].name: run.result(run.scopes[0].name) or {}}
+    else:
+        results = _merged_splits(run)
+        _report(run, ready, crew, results)
+    own = [results[scope.name] for scope in run.scopes]
+    records = sum(result["records"] for result in own)
+    failures = sum(result["failures"] for result in own)
+    log.info(describe.outcome(records, failures, run.phases.with_total()))
+    for name in foreign_files(run.layout):
+        log.info("%s is not of this program, and was left alone.", run.layout.root / name)
+    if failures > run.settings.max_failures * (records + failures):
+        raise _too_many_failures(run, failures, records + failures)
+    if not run.settings.record_id:
+        success = {"fingerprint": run.built.job.fingerprint, "splits": list(results)}
+        write_json(run.layout.success, success, temp_dir=run.layout.temp)
+    shutil.rmtree(run.layout.temp, ignore_errors=True)
+    log.info(describe.where(run.layout))
+
+
+def _too_many_failures(run: Run, failures: int, records: int) -> RunError:
+    first = next(f for scope in run.scopes for f in recorded_failures(run.layout, scope.name))
+    return RunError(
+        f"{failures} of {records} records failed, more than max_failures="
+        f"{run.settings.max_failures} allows; the rest is complete.\n"
+        f"The first, {first.record_id}: {first.reason}\n"
+        + ("" if run.settings.record_id else f"All are in {run.layout.root / 'failures.csv'}.\n")
+        + "To accept them, raise max_failures."
+    )
+
+
+def _merged_splits(run: Run) -> dict[str, dict[str, Any]]:
+    """Results of all splits that are merged in the directory, by this run or an earlier one."""
+    names = list(dict.fromkeys((*run.built.all_splits, *(scope.name for scope in run.scopes))))
+    results = {name: run.result(name) for name in names}
+    return {name: result for name, result in results.items() if result is not None}
+
+
+def _report(run: Run, ready: Preflight, crew: Crew, results: Mapping[str, dict[str, Any]]) -> None:
+    failures = [f for name in results for f in recorded_failures(run.layout, name)]
+    job, audit = ready.job, run.built.loaded.audit
+    status = _status(run, ready)
+    facts = RunFacts(
+        command=run.command,
+        configuration=run.configuration,
+        settings=run.built.settings,
+        fingerprint=job.fingerprint,
+        checkpoint={
+            "path": str(job.checkpoint),
+            "sha256": job.checkpoint_sha256,
+            "summary": audit.summary(),
+            "audit": audit.as_dict(),
+        },
+        artifacts={
+            name: {"status": status[name], **ready.details.get(name, {})} for name in status
+        },
+        device=describe.device(job),
+        workers=crew.workers,
+        started=run.phases.started,
+        seconds=run.phases.with_total(),
+    )
+    write_reports(run.layout, results, failures, facts, classes=job.classes)

@@ -1,0 +1,30 @@
+"""A kind bound to a random model, and a forward pass with its taps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from artifactgen.artifacts.forward import Pass, forward
+from artifactgen.artifacts.kind import Artifact, BoundArtifact, Subject
+from benchmarks import reference
+from benchmarks.reference import random_images
+
+__all__ = ["CLASSES", "bind", "random_images", "random_model", "run"]
+
+CLASSES = tuple(f"class {index}" for index in range(7))
+
+
+def random_model(name: str, **options: Any) -> nn.Module:
+    return reference.random_model(name, classes=len(CLASSES), **options)
+
+
+def bind(
+    artifact: Artifact, model: nn.Module, size: tuple[int, int], *, has_head: bool = True
+) -> BoundArtifact:
+    return artifact.bind(Subject(model, size, CLASSES, has_head))
+
+
+def run(model: nn.Module, bound: BoundArtifact, x_BCHW: Tensor) -> Pass:
+    return forward(model, x_BCHW, taps=bound.taps, classify=True)

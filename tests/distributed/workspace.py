@@ -1,0 +1,161 @@
+"""A user's folder: data, checkpoints, experiments of their own, and the program run in it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from distributed.cli import run_command
+
+EXPERIMENT = "experiment=embeddings/my_experiment"
+CKPT = "ckpt_path=path/to/model.ckpt"
+RECORDS = {"train": 24, "val": 7, "test": 5}
+CLASSES = ("cat", "dog", "eel")
+IMAGE_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command left on the terminal."""
+
+    exit_code: int
+    text: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A folder that commands are run in; `conf` is the user's own configuration."""
+
+    root: Path
+    conf: Path
+
+    @property
+    def output(self) -> Path:
+        """Where the experiment puts its artifacts unless told otherwise."""
+        return self.root / "artifacts" / "my_experiment"
+
+    def run(self, *arguments: str) -> Outcome:
+        """Run the program in this process; `--config-dir` is added."""
+        told = io.StringIO()
+        with working_in(self.root), process_state(), contextlib.redirect_stderr(told):
+            try:
+                code = run_command(["--config-dir", str(self.conf), *arguments])
+            except SystemExit as exit_:  # argparse refuses so
+                code = int(str(exit_.code))
+        return Outcome(code, told.getvalue())
+
+    def start(self, *arguments: str, **environment: str) -> Started:
+        """Start the program as a process group of its own."""
+        command = [sys.executable, "-m", "distributed.launch", "--config-dir", str(self.conf)]
+        log = self.root / f"{time.monotonic_ns()}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=self.root,
+                stdout=file,
+                stderr=file,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        return Started(process, log)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process of the program."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_for(self, condition: Any, *, what: str, timeout_s: float = 120) -> None:
+        """Wait until a condition holds; fails if the process ends or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"ended before {what}:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"no {what}:\n{self.log.read_text()}"
+            time.sleep(0.005)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the process and its children, as a terminal or a scheduler does."""
+        os.killpg(self.process.pid, number)
+
+    def finish(self, timeout_s: float = 120) -> Outcome:
+        """Wait for the end."""
+        code = self.process.wait(timeout_s)
+        return Outcome(code, self.log.read_text())
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """The block runs in a folder; `contextlib.chdir` of Python 3.11."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def process_state() -> Iterator[None]:
+    """Put back what the program sets for its process."""
+    argv, hook, on_term = sys.argv, sys.excepthook, signal.getsignal(signal.SIGTERM)
+    environment = dict(os.environ)
+    try:
+        yield
+    finally:
+        sys.argv, sys.excepthook = argv, hook
+        signal.signal(signal.SIGTERM, on_term)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def entries(output: Path, scope: str = "*") -> list[Path]:
+    """Ledger entries: shards that are done."""
+    return sorted(output.glob(f".artifactgen/scopes/{scope}/ledger/*.json"))
+
+
+def artifacts(output: Path) -> dict[str, bytes]:
+    """Everything that must come out equal to the bit, by path."""
+    files = [f for f in output.rglob("*") if f.suffix in (".pt", ".png")]
+    return {str(f.relative_to(output)): f.read_bytes() for f in files}
+
+
+def assert_exact(output: Path, undisturbed: Path) -> None:
+    """Complete, equal to the bit, and nothing left over."""
+    assert (output / "_SUCCESS.json").exists()
+    found, expected = artifacts(output), artifacts(undisturbed)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert not (output / ".artifactgen" / "tmp").exists()
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file below a folder; of folders, that they are there."""
+    return {
+        str(p.relative_to(root)): (p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else (0, 0)
+        for p in sorted(root.rglob("*"))
+    }
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """Living children of a process, and theirs."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

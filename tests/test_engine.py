@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from artifactgen.artifacts.embedding import Embedding
+from artifactgen.artifacts.kind import Subject
+from artifactgen.engine import (
+    Engine,
+    Normalization,
+    finite_rows,
+    resolve_device,
+    resolve_precision,
+)
+from artifactgen.errors import ConfigError
+
+MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+RNG = np.random.default_rng(0)
+
+
+def per_channel(values: tuple[float, ...]) -> torch.Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_integers_are_scaled_by_the_range_of_their_type(dtype: torch.dtype) -> None:
+    top = torch.iinfo(dtype).max
+    x_BCHW = torch.tensor([0, 1, top // 2, top]).view(1, 1, 2, 2).expand(2, 3, 2, 2).to(dtype)
+    expected = (x_BCHW.double() / top - per_channel(MEAN)) / per_channel(STD)
+    found = Normalization(MEAN, STD)(x_BCHW)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected.float())
+
+
+def test_floats_are_taken_as_they_are_unless_mean_and_std_are_asked_for() -> None:
+    x_BCHW = torch.randn(2, 3, 4, 4) * 100
+    assert torch.equal(Normalization(MEAN, STD)(x_BCHW), x_BCHW)
+    asked = Normalization(MEAN, STD, of_floats=True)(x_BCHW)
+    torch.testing.assert_close(asked, (x_BCHW - per_channel(MEAN)) / per_channel(STD))
+
+
+def test_one_mean_serves_all_channels() -> None:
+    x_BCHW = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    one, three = Normalization((0.5,), (0.2,)), Normalization((0.5,) * 3, (0.2,) * 3)
+    assert torch.equal(one(x_BCHW), three(x_BCHW))
+
+
+def test_8_and_16_bits_of_the_same_grey_are_the_same_to_the_bit() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    wide = grey.astype(np.uint16) * 257
+    same = Normalization(MEAN, STD)
+    assert torch.equal(same(torch.from_numpy(grey)), same(torch.from_numpy(wide)))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", num_classes=4, img_size=32).eval().requires_grad_(False)
+    subject = Subject(model, (32, 32), ("a", "b", "c", "d"), has_head=True)
+    bound = {"embeddings": Embedding().bind(subject)}
+    cpu = torch.device("cpu")
+    return Engine(subject, bound, cpu, "32-true", Normalization(MEAN, STD), channels=3)
+
+
+def test_images_of_one_channel_are_repeated(engine: Engine) -> None:
+    grey_B1HW = RNG.integers(0, 256, (2, 1, 32, 32), dtype=np.uint8)
+    once, thrice = engine(grey_B1HW), engine(np.repeat(grey_B1HW, 3, axis=1))
+    assert once.keys() == {"embeddings", "predictions", "probabilities"}
+    for name, array in once.items():
+        assert np.array_equal(array, thrice[name])
+
+
+def test_predictions_are_those_of_the_classifier(engine: Engine) -> None:
+    images_BCHW = RNG.integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    arrays = engine(images_BCHW)
+    with torch.no_grad():
+        logits_BK = engine.subject.model(engine.normalization(torch.from_numpy(images_BCHW)))
+    best_B, predictions_B = logits_BK.softmax(1).max(1)
+    assert arrays["predictions"].dtype == np.int64
+    assert np.array_equal(arrays["predictions"], predictions_B)
+    np.testing.assert_allclose(arrays["probabilities"], best_B, atol=1e-6)
+
+
+def test_bf16_stays_near_and_gives_float32(engine: Engine) -> None:
+    images_BCHW = RNG.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    full = engine(images_BCHW)["embeddings"]
+    low = Engine(
+        engine.subject, engine.artifacts, engine.device, "bf16-mixed", engine.normalization, 3
+    )(images_BCHW)["embeddings"]
+    assert low.dtype == np.float32
+    assert 0 < np.abs(low - full).max() < 0.1 * np.abs(full).max()
+
+
+def test_a_row_is_finite_if_all_of_its_arrays_are() -> None:
+    arrays = {
+        "a": np.array([[0.0, 1], [np.nan, 1], [2, 2], [3, 3]], np.float32),
+        "b": np.array([1, 2, 3, 4]),
+        "c": np.array([[[0.0]], [[1]], [[-np.inf]], [[1e38]]]),
+    }
+    assert finite_rows(arrays, 4).tolist() == [True, False, False, True]
+    assert finite_rows({}, 2).tolist() == [True, True]
+
+
+def test_what_the_device_cannot_do_is_refused() -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(ConfigError, match="16-mixed needs a GPU"):
+        resolve_precision("16-mixed", cpu)
+    assert resolve_precision("auto", cpu) in ("32-true", "bf16-mixed")
+    assert resolve_precision("bf16-mixed", cpu) == "bf16-mixed"
+    assert resolve_device("cpu") == cpu
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    assert resolve_device("auto").type == "cpu"
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        resolve_device("gpu")

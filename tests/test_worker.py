@@ -1,0 +1,351 @@
+"""The worker on real files: images in HDF5, a random test_vit, all three kinds of artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import timm
+import torch
+
+from artifactgen.artifacts.attention import AttentionMaps
+from artifactgen.artifacts.embedding import Embedding
+from artifactgen.artifacts.gradcam import GradCAM
+from artifactgen.data.hdf5 import Hdf5
+from artifactgen.engine import Normalization
+from artifactgen.errors import CheckpointError, DataError
+from artifactgen.job import Job
+from artifactgen.models.checkpoint import read_checkpoint
+from artifactgen.models.spec import ModelSpec
+from artifactgen.preflight import preflight
+from artifactgen.store.layout import attention_file, gradcam_file
+from artifactgen.store.ledger import committed, is_intact
+from artifactgen.store.shardfile import read_columns
+from artifactgen.types import Receipt, Shard, Task
+from artifactgen.worker import Worker
+
+SIZE = 48
+CLASSES = ("DCM", "HCM", "NOR")
+RECORDS = 10
+BATCH_SIZE = 4
+SHARD = Shard("train", 0, 0, RECORDS)
+KINDS = {"embeddings": Embedding(), "gradcam": GradCAM(), "attention": AttentionMaps()}
+IMAGES = np.random.default_rng(0).integers(0, 256, (RECORDS, SIZE, SIZE, 3), dtype=np.uint8)
+IDS = [f"patient_{row}" for row in range(RECORDS)]
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", num_classes=len(CLASSES), img_size=SIZE).eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "random.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def make_job(checkpoint: Path, tmp_path: Path) -> MakeJob:
+    def make(
+        images: np.ndarray = IMAGES, ids: list[Any] = IDS, *, name: str = "out", **options: Any
+    ) -> Job:
+        data = tmp_path / f"{name}.h5"
+        with h5py.File(data, "w") as file:
+            file["train/images"] = images
+            file["train/labels"] = np.arange(len(images)) % 4 - 1
+            file["train/record_ids"] = ids
+        source = Hdf5(path=str(data), image_size=(SIZE, SIZE), classes=CLASSES)
+        job = Job(
+            source=source,
+            catalog=source.scan(),
+            model=ModelSpec("test_vit", num_classes=len(CLASSES), image_size=(SIZE, SIZE)),
+            checkpoint=checkpoint,
+            checkpoint_sha256=read_checkpoint(checkpoint).sha256,
+            classes=CLASSES,
+            normalization=Normalization((0.5,) * 3, (0.25,) * 3),
+            artifacts=KINDS,
+            output_dir=tmp_path / name,
+            fingerprint="f" * 64,
+            batch_size=BATCH_SIZE,
+            reader_threads=2,
+            accelerator="cpu",
+            precision="32-true",
+            compute_threads=1,
+        )
+        return replace(job, **options)
+
+    return make
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A shard that was done, read back."""
+
+    receipt: Receipt
+    ids: list[str]
+    files: list[dict[str, list[str]]]
+    columns: dict[str, np.ndarray]
+
+
+def do(job: Job, shard: Shard = SHARD, *, scope: str = "train", **task: Any) -> Done:
+    receipt = Worker(job)(Task(scope, shard, **task))
+    columns, strings = read_columns(job.output_dir / receipt.files[0].path)
+    ids, files = ([json.loads(text) for text in strings[key]] for key in ("record_ids", "files"))
+    return Done(receipt, ids, files, columns)
+
+
+def pictures(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.png")}
+
+
+def expected_files(record_id: str) -> dict[str, list[str]]:
+    return {
+        "gradcam": [gradcam_file(record_id, k) for k in range(len(CLASSES))],
+        "attention": [attention_file(record_id)],
+    }
+
+
+def assert_same_columns(found: Done, expected: Done) -> None:
+    assert found.columns.keys() == expected.columns.keys()
+    for name, column in found.columns.items():
+        np.testing.assert_array_equal(column, expected.columns[name], err_msg=name)
+    assert (found.ids, found.files) == (expected.ids, expected.files)
+
+
+def test_a_shard_is_committed_with_all_of_its_rows(make_job: MakeJob) -> None:
+    job = make_job()
+    done = do(job)
+    assert done.ids == IDS
+    assert done.columns["rows"].tolist() == list(range(RECORDS))
+    assert done.columns["labels"].tolist() == [row % 4 - 1 for row in range(RECORDS)]
+    assert done.receipt.records == RECORDS
+    assert done.receipt.failures == ()
+    assert done.receipt.seconds.keys() == {"read", "compute", "write", "commit"}
+    assert all(is_intact(job.output_dir, file) for file in done.receipt.files)
+    ledger = committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint)
+    assert ledger == {SHARD: done.receipt}
+    assert not list(job.layout.temp.iterdir())
+
+
+def test_embeddings_and_predictions_are_those_of_timm(make_job: MakeJob, model) -> None:
+    columns = do(make_job()).columns
+    x_BCHW = (torch.from_numpy(IMAGES).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        embeddings = model.forward_head(model.forward_features(x_BCHW), pre_logits=True)
+        predictions = model(x_BCHW).argmax(1)
+    np.testing.assert_allclose(columns["embeddings"], embeddings, atol=1e-5, rtol=0)
+    assert np.array_equal(columns["predictions"], predictions)
+
+
+def test_the_pictures_lie_where_the_rows_say_and_nowhere_else(make_job: MakeJob) -> None:
+    job = make_job()
+    done = do(job)
+    found = pictures(job.output_dir)
+    assert done.files == [expected_files(record_id) for record_id in IDS]
+    named = [path for files in done.files for paths in files.values() for path in paths]
+    assert sorted(named) == sorted(found)
+    assert done.receipt.pictures == len(found)
+    assert done.receipt.picture_bytes == sum(map(len, found.values()))
+    for path, content in found.items():
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        width = picture.shape[1]
+        assert width >= 1800 if path.startswith("attention") else picture.shape == (SIZE, SIZE, 3)
+
+
+def test_doing_a_shard_again_changes_no_byte(make_job: MakeJob) -> None:
+    job = make_job(save_maps=True)
+    first = do(job)
+    before = pictures(job.output_dir)
+    again = do(job)
+    assert_same_columns(again, first)
+    assert pictures(job.output_dir) == before
+    assert again.receipt.files == first.receipt.files
+
+
+@pytest.mark.parametrize("threads", [1, 3, 16])
+def test_the_number_of_reader_threads_changes_no_byte(make_job: MakeJob, threads: int) -> None:
+    one = make_job(name="one", reader_threads=2)
+    other = make_job(name="other", reader_threads=threads)
+    done, expected = do(other), do(one)
+    assert_same_columns(done, expected)
+    assert done.receipt.files == expected.receipt.files
+    assert pictures(other.output_dir) == pictures(one.output_dir)
+
+
+def test_shards_of_whole_batches_give_the_rows_of_one_long_shard(make_job: MakeJob) -> None:
+    whole = do(make_job(name="whole"))
+    job = make_job(name="cut")
+    parts = [do(job, Shard("train", i, i * 4, min(i * 4 + 4, RECORDS))) for i in range(3)]
+    joined = np.concatenate([part.columns["embeddings"] for part in parts])
+    assert np.array_equal(joined, whole.columns["embeddings"])
+    assert pictures(job.output_dir) == pictures(job.output_dir.parent / "whole")
+
+
+def test_a_broken_record_is_a_failure_and_harms_no_other(make_job: MakeJob) -> None:
+    images = IMAGES.astype(np.float32) / 255
+    whole = do(make_job(images, name="whole"))
+    broken = images.copy()
+    broken[5, 3, 3, 0] = np.nan
+    job = make_job(broken, name="broken")
+    done = do(job)
+    (failure,) = done.receipt.failures
+    assert (failure.record_id, failure.split, failure.row, failure.stage) == (
+        *("patient_5", "train", 5, "read"),
+    )
+    kept = [row for row in range(RECORDS) if row != 5]
+    assert done.columns["rows"].tolist() == kept
+    assert done.ids == [IDS[row] for row in kept]
+    # Three images in place of four: the same but for the rounding of the smaller batch.
+    np.testing.assert_allclose(
+        done.columns["embeddings"], whole.columns["embeddings"][kept], atol=1e-5, rtol=0
+    )
+    assert not any("patient_5" in path for path in pictures(job.output_dir))
+
+
+def test_a_shard_without_a_good_record_is_done_as_well(make_job: MakeJob) -> None:
+    job = make_job(np.full((RECORDS, SIZE, SIZE, 3), np.nan, np.float32), save_maps=True)
+    done = do(job)
+    assert done.receipt.records == 0
+    assert [failure.row for failure in done.receipt.failures] == list(range(RECORDS))
+    assert (done.ids, done.files, pictures(job.output_dir)) == ([], [], {})
+
+
+def test_a_record_that_the_model_breaks_on_is_a_failure(make_job: MakeJob) -> None:
+    images = IMAGES.astype(np.float32) / 255
+    images[[2, 4]] = 3e38  # finite; no longer so inside the model
+    images[3] = np.nan
+    job = make_job(images)
+    done = do(job)
+    assert [(f.row, f.stage) for f in done.receipt.failures] == [
+        *[(2, "compute"), (3, "read"), (4, "compute")],
+    ]
+    assert done.receipt.records == RECORDS - 3
+    assert np.isfinite(done.columns["embeddings"]).all()
+    drawn = {path.split("/")[1] for path in pictures(job.output_dir) if path.startswith("gradcam")}
+    assert drawn == set(IDS) - {IDS[2], IDS[3], IDS[4]}
+
+
+def test_asking_for_records_gives_the_rows_of_the_whole_run_and_no_others(make_job) -> None:
+    whole = do(make_job(name="whole"))
+    job = make_job(name="single")
+    batch, wanted = Shard("train", 1, 4, 8), frozenset({"patient_5", "patient_7"})
+    done = do(job, batch, scope="records", record_ids=wanted)
+    assert done.ids == ["patient_5", "patient_7"]
+    assert np.array_equal(done.columns["embeddings"], whole.columns["embeddings"][[5, 7]])
+    of_whole = pictures(job.output_dir.parent / "whole")
+    assert pictures(job.output_dir) == {
+        path: of_whole[path]
+        for record_id in done.ids
+        for paths in expected_files(record_id).values()
+        for path in paths
+    }
+    assert committed(job.layout, "train", [batch], fingerprint=job.fingerprint) == {}
+
+
+def test_failures_of_records_that_were_not_asked_for_are_not_told(make_job: MakeJob) -> None:
+    images = IMAGES.astype(np.float32) / 255
+    images[[4, 5]] = np.nan
+    images[6] = 3e38
+    batch = Shard("train", 1, 4, 8)
+    done = do(make_job(images), batch, record_ids=frozenset({"patient_5", "patient_7"}))
+    assert [failure.record_id for failure in done.receipt.failures] == ["patient_5"]
+    assert done.ids == ["patient_7"]
+
+
+def test_maps_are_kept_as_the_contract_says(make_job: MakeJob) -> None:
+    job = make_job(save_maps=True, artifacts={**KINDS, "gradcam": GradCAM(target_classes=[2, 0])})
+    done = do(job)
+    path = job.layout.maps("train", SHARD)
+    assert [file.path for file in done.receipt.files][1:] == [
+        str(path.relative_to(job.output_dir)),
+    ]
+    grid = SIZE // 16
+    with h5py.File(path) as file:
+        assert file["record_ids"].asstr()[()].tolist() == IDS
+        assert file["rows"][()].tolist() == list(range(RECORDS))
+        assert file["rows"].dtype == np.int64
+        assert file["gradcam"].shape == (RECORDS, 2, grid, grid)
+        assert file["attention"].shape == (RECORDS, 1, 2, grid, grid)
+        assert file["gradcam"].dtype == file["attention"].dtype == np.float32
+        assert file["gradcam"][()].min() >= 0
+        mass = file["attention"][()].sum((-2, -1))
+        assert ((mass > 0) & (mass < 1)).all(), "the class token keeps its share"
+        attributes = {key: np.asarray(value).tolist() for key, value in file.attrs.items()}
+    assert attributes["gradcam.classes"] == [2, 0]
+    assert attributes["gradcam.method"] == "gradcam"
+    assert attributes["gradcam.layer"].startswith("blocks.")
+    assert attributes["attention.method"] == "cls"
+    assert attributes["attention.blocks"] == [5]
+
+
+def test_without_save_maps_there_are_none(make_job: MakeJob) -> None:
+    job = make_job()
+    assert len(do(job).receipt.files) == 1
+    assert not (job.output_dir / "maps").exists()
+
+
+def test_any_text_is_an_id(make_job: MakeJob) -> None:
+    ids = [b"../../x", b"/etc/x", b"", b"..", b"\xff\xfe", "🫀".encode(), b"CON", b"x.", b"a\nb"]
+    ids.append(b"y" * 300)
+    job = make_job(IMAGES, [*map(np.bytes_, ids)])
+    done = do(job)
+    assert done.ids == [raw.decode("utf-8", "surrogateescape") for raw in ids]
+    assert done.receipt.pictures == len(pictures(job.output_dir)) == RECORDS * 4
+    around = {path.name for path in job.output_dir.parent.iterdir()}
+    assert around == {"out", "out.h5"}
+
+
+def test_a_checkpoint_that_changed_since_the_plan_is_refused(make_job, tmp_path: Path) -> None:
+    job = make_job()
+    other = tmp_path / "other.pt"
+    weights = torch.load(job.checkpoint, weights_only=True)
+    torch.save({name: weight + 1 for name, weight in weights.items()}, other)
+    with pytest.raises(CheckpointError, match="changed"):
+        Worker(replace(job, checkpoint=other))
+
+
+def test_a_data_set_that_goes_away_stops_the_shard_without_a_commit(make_job: MakeJob) -> None:
+    job = make_job()
+    worker = Worker(job)
+    Path(job.source.path).write_bytes(b"no longer HDF5")
+    with pytest.raises(Exception):  # noqa: B017 - whatever the library says
+        worker(Task("train", SHARD))
+    assert committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint) == {}
+
+
+def test_the_preflight_measures_one_record_and_writes_nothing(make_job: MakeJob) -> None:
+    job = make_job()
+    ready = preflight(job)
+    assert ready.job == job
+    assert ready.status == dict.fromkeys(KINDS, "ok")
+    assert ready.embedding_shape == (64,)
+    assert ready.pictures_per_record == len(CLASSES) + 1
+    assert not job.output_dir.exists()
+    done = do(job)
+    record = done.receipt.picture_bytes / RECORDS + 64 * 4
+    assert ready.bytes_per_record == pytest.approx(record, rel=0.2)
+
+
+def test_the_preflight_looks_for_a_record_that_can_be_read(make_job: MakeJob) -> None:
+    images = IMAGES.astype(np.float32) / 255
+    images[:7] = np.nan
+    assert preflight(make_job(images)).pictures_per_record == len(CLASSES) + 1
+    images[:] = np.nan
+    with pytest.raises(DataError, match=r"(?s)first 10 records.*patient_0"):
+        preflight(make_job(images, name="broken"))

@@ -35,7 +35,9 @@ class Built:
     settings: Mapping[str, Any]
     """What decides the bytes of the artifacts; the fingerprint is of this."""
     all_splits: tuple[str, ...]
-    """Every split of the data set, train, val and test first; the job's catalog has those that were asked for."""
+    """Every split of the data set, train, val and test first.
+
+    The job's catalog has those that were asked for."""
     absent_splits: tuple[str, ...]
     """Usual splits that were asked for and that the data set does not have."""
     switched_off: tuple[str, ...]

@@ -79,12 +79,7 @@ def _exclusively(layout: Layout) -> Iterator[None]:
 
 def _changes(run: Run) -> list[str]:
     """How the settings differ from those that made what is there, where that may be replaced."""
-    try:
-        changes = difference_to(run.layout, run.built.settings)
-    except OutputError as damage:
-        if not run.settings.overwrite:
-            raise
-        changes = [str(damage)]
+    changes = difference_to(run.layout, run.built.settings)
     if changes and not run.settings.overwrite:
         refuse_other_settings(run.layout, changes)
     if changes and run.settings.record_id:

@@ -128,7 +128,7 @@ def draw_heart(rng: np.random.Generator, group: str) -> Heart:
         shortening_A=_floats(rng.uniform(*span.shortening) * (1 - 0.95 * scar_A)),
         rv_A=_floats(rng.uniform(*span.rv_depth_mm) * _crescent(rng)),
         rv_shortening=rng.uniform(*span.rv_shortening),
-        fat_A=1.5 * np.exp(_ripple(rng, 0.6)),
+        fat_A=_floats(1.5 * np.exp(_ripple(rng, 0.6))),
     )
 
 

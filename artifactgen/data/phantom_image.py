@@ -22,6 +22,9 @@ RV_CAVITY, MYOCARDIUM, LV_CAVITY = 1, 2, 3
 BLOOD, FAT, LIVER, MARROW, MUSCLE, LUNG, AIR = 1.0, 0.72, 0.4, 0.36, 0.25, 0.06, 0.02
 """Signal of tissues in balanced SSFP, relative to blood."""
 
+_PAPILLARIES = (0.2, 0.75)
+"""Levels between base and apex where the papillary muscles stand free in the cavity."""
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -107,7 +110,9 @@ def image_heart(
     cine, labels = [], []
     for level in np.linspace(0.05, 0.92, protocol.slices):
         contours = heart.contours(float(level), beat_T)
-        signal_TYX = _place(rng, chest_YX, plane, contours, heart.fat_A, muscles=0.2 < level < 0.75)
+        signal_TYX = _place(rng, chest_YX, plane, contours, heart.fat_A)
+        if _PAPILLARIES[0] < level < _PAPILLARIES[1]:
+            _paint_papillaries(rng, signal_TYX, plane, contours)
         cine.append(_receive(rng, signal_TYX * coil_YX, protocol.noise * protocol.blood))
         labels.append(_label(plane, contours))
     return np.stack(cine, axis=1), np.stack(labels, axis=1)
@@ -122,23 +127,20 @@ def _label(plane: Plane, contours: Contours) -> NDArray[np.uint8]:
 
 
 def _place(
-    rng: np.random.Generator, chest_YX: Floats, plane: Plane, contours: Contours, fat_A: Floats, *, muscles: bool
+    rng: np.random.Generator, chest_YX: Floats, plane: Plane, contours: Contours, fat_A: Floats
 ) -> Floats:
     """(T, Y, X) signal of a slice: the heart in its fat, its walls, its blood."""
-    shape = plane.x_YX.shape
+    shape = chest_YX.shape
     outside_TA = contours.rv_TA + np.clip(contours.rv_TA - contours.epi_TA, 0, 3)
     bed_1A = outside_TA.max(axis=0, keepdims=True) + 2 + fat_A
-    bed_YX = chest_YX.copy()
-    _paint(bed_YX, plane.inside(bed_1A)[0], FAT * (1 + 0.2 * _texture(rng, shape, 12)), 4)
-    image_TYX = np.repeat(bed_YX[None], len(outside_TA), axis=0)
+    image_TYX = np.repeat(chest_YX[None], len(outside_TA), axis=0)
+    _paint(image_TYX, plane.inside(bed_1A), FAT * (1 + 0.2 * _texture(rng, shape, 12)), 4)
     muscle_YX = MUSCLE * (1 + 0.08 * _texture(rng, shape, 40))
     blood_YX = BLOOD * (1 + 0.05 * _texture(rng, shape, 16))
     _paint(image_TYX, plane.inside(outside_TA), muscle_YX)
     _paint(image_TYX, plane.inside(contours.rv_TA), 0.92 * blood_YX, 3)
     _paint(image_TYX, plane.inside(contours.epi_TA), muscle_YX)
     _paint(image_TYX, plane.inside(contours.endo_TA), blood_YX)
-    if muscles:
-        _paint_papillaries(rng, image_TYX, plane, contours)
     return image_TYX
 
 
@@ -146,9 +148,8 @@ def _paint_papillaries(
     rng: np.random.Generator, image_TYX: Floats, plane: Plane, contours: Contours
 ) -> None:
     """Two dark muscles in the left cavity; they follow the wall that they stand on."""
-    step = len(ANGLES_A) // 2
-    for angle_rad in ((-1.0, 1.0) + rng.normal(0, 0.1, 2)).tolist():
-        index = int(step + angle_rad / np.pi * step)
+    for angle_rad in rng.normal((-1.0, 1.0), 0.1):
+        index = int(np.searchsorted(ANGLES_A, angle_rad))
         away = np.abs(ANGLES_A[plane.angle_YX] - angle_rad)
         reach_T11 = 0.76 * contours.endo_TA[:, index, None, None]
         distance = np.sqrt((plane.radius_YX - reach_T11) ** 2 + (plane.radius_YX * away) ** 2)
@@ -178,8 +179,9 @@ def _paint_wall(rng: np.random.Generator, image_YX: Floats, plane: Plane) -> Non
     fat_mm, muscle_mm = rng.uniform(6, 20), rng.uniform(9, 14)
     depth = plane.ellipse(rng.uniform(-10, 10), y, 165, height)
     _paint(image_YX, depth, FAT * (1 + 0.12 * _texture(rng, shape, 20)))
-    ribs = 0.5 + 0.5 * np.sin(np.arctan2(plane.y_YX, plane.x_YX) * 22 + rng.uniform(0, 6))
-    _paint(image_YX, depth - fat_mm, MUSCLE + 0.2 * ribs * (_texture(rng, shape, 10) > 0))
+    ribs_YX = np.sin(22 * np.arctan2(plane.y_YX, plane.x_YX) + np.float32(rng.uniform(0, 6)))
+    ribs_YX = 0.1 * (1 + ribs_YX) * (_texture(rng, shape, 10) > 0).astype(np.float32)
+    _paint(image_YX, depth - fat_mm, MUSCLE + ribs_YX)
     _paint(image_YX, depth - fat_mm - muscle_mm, LUNG + _specks(rng, shape, 0.3))
     _paint(image_YX, plane.ellipse(rng.uniform(-25, -5), y - height + fat_mm + 7, 24, 8), MARROW, 3)
 
@@ -189,7 +191,7 @@ def _paint_abdomen(rng: np.random.Generator, image_YX: Floats, plane: Plane) -> 
     shape = image_YX.shape
     stomach = plane.ellipse(rng.uniform(60, 85), rng.uniform(75, 100), 42, 34)
     _paint(image_YX, stomach, MUSCLE + 0.1)
-    content_YX = rng.choice([0.12, 0.55]) + 0.1 * _texture(rng, shape, 14)
+    content_YX = np.float32(rng.choice([0.12, 0.55])) + 0.1 * _texture(rng, shape, 14)
     _paint(image_YX, stomach - 4, content_YX, 3)
     liver = plane.ellipse(rng.uniform(-65, -40), rng.uniform(76, 86), 95, rng.uniform(48, 60))
     liver_YX = LIVER * (1 + 0.05 * _texture(rng, shape, 30)) + _specks(rng, shape, 0.35)
@@ -217,7 +219,8 @@ def _coil(rng: np.random.Generator, plane: Plane) -> Floats:
 def _receive(rng: np.random.Generator, signal_TYX: Floats, noise: float) -> NDArray[np.int16]:
     """The magnitude of a complex signal with noise (Rice's distribution)."""
     real, imaginary = noise * rng.standard_normal((2, *signal_TYX.shape), np.float32)
-    return np.rint(np.sqrt((signal_TYX + real) ** 2 + imaginary**2)).astype(np.int16)
+    magnitude_TYX = np.sqrt((signal_TYX + real) ** 2 + imaginary**2)
+    return np.asarray(np.rint(magnitude_TYX), np.int16)
 
 
 def _texture(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> Floats:
@@ -228,7 +231,8 @@ def _texture(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> Fl
 
 def _specks(rng: np.random.Generator, shape: tuple[int, ...], signal: float) -> Floats:
     """(Y, X) signal of the few vessels that cross the plane."""
-    return signal * np.clip(2 * _texture(rng, shape, 28) - 2.6, 0, 1)
+    specks_YX: Floats = signal * np.clip(2 * _texture(rng, shape, 28) - 2.6, 0, 1)
+    return specks_YX
 
 
 def _paint(image: Floats, depth_mm: Floats, signal: Floats | float, edge_mm: float = 1.6) -> None:

@@ -3,13 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
-import timm
 import torch
-from numpy.typing import NDArray
-from workspace import CKPT, CLASSES, EXPERIMENT, IMAGE_SIZE, RECORDS, Workspace
+from workspace import CKPT, EXPERIMENT, IMAGE_SIZE, Workspace, write_checkpoint, write_images
 
 from artifactgen.data.phantom import write_phantoms
 
@@ -58,34 +54,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = MY_EXPERIMENT.format(data=root, size=IMAGE_SIZE)
     (conf / "my_experiment.yaml").write_text(text)
     return root
-
-
-def write_images(path: Path, broken: tuple[str, ...] = ()) -> None:
-    """uint8 images with labels and ids; float ones with NaN in the records that are broken."""
-    rng = np.random.default_rng(0)
-    with h5py.File(path, "w") as file:
-        file.attrs["classes"] = CLASSES
-        for split, records in RECORDS.items():
-            ids = [f"{split}_{row:03d}" for row in range(records)]
-            images: NDArray[np.generic] = rng.integers(
-                0, 256, (records, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8
-            )
-            if broken:
-                images = images.astype(np.float32) / 255
-                images[[record_id in broken for record_id in ids], 0, 0, 0] = np.nan
-            file[f"{split}/images"] = images
-            file[f"{split}/labels"] = np.arange(records) % len(CLASSES)
-            file[f"{split}/record_ids"] = ids
-
-
-def write_checkpoint(path: Path, *, seed: int = 0, backbone: str = "test_vit") -> None:
-    """Random weights as Lightning stores a module that keeps its network in `model`."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        size = {"img_size": IMAGE_SIZE} if "vit" in backbone else {}
-        model = timm.create_model(backbone, num_classes=len(CLASSES), **size)
-    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    torch.save({"state_dict": weights, "epoch": 9}, path)
 
 
 MakeWorkspace = Callable[[Path], Workspace]

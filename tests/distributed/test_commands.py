@@ -39,7 +39,7 @@ def test_everything_of_a_run(finished: Workspace) -> None:
         *("embeddings", "gradcam", "attention_maps", "classes.json", "manifest.parquet"),
         *("failures.csv", "run.json", "summary.md", "_SUCCESS.json"),
     }
-    assert json.loads((output / "classes.json").read_text()) == dict(zip("012", CLASSES))
+    assert json.loads((output / "classes.json").read_text()) == {"0": "cat", "1": "dog", "2": "eel"}
     for split, records in RECORDS.items():
         content = load(output / "embeddings" / f"{split}_embeddings.pt")
         ids = [f"{split}_{row:03d}" for row in range(records)]
@@ -73,9 +73,8 @@ def test_run_json_says_what_was_done(finished: Workspace) -> None:
     counts = report["counts"]
     assert counts["records"] == sum(RECORDS.values())
     assert counts["failures"] == 0
-    pictures = [content for name, content in artifacts(finished.output).items() if "png" in name]
     drawn = [p for p in finished.output.rglob("*.png") if not p.name.startswith("overview")]
-    assert counts["pictures"] == len(drawn) <= len(pictures)
+    assert counts["pictures"] == len(drawn)
     assert counts["picture_bytes"] == sum(path.stat().st_size for path in drawn)
     assert {k: v["records"] for k, v in counts["by_split"].items()} == RECORDS
     assert report["checkpoint"]["audit"]["share"] == 1.0
@@ -83,7 +82,7 @@ def test_run_json_says_what_was_done(finished: Workspace) -> None:
     assert report["workers"] == 1
     assert report["device"] == "cpu"
     assert set(report["artifacts"]) == {"embeddings", "gradcam", "attention"}
-    assert report["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(report["versions"]["torch"])
     assert report["seconds"]["total"] >= report["seconds"]["shards"] > 0
     told = shlex.split(report["command"])
     assert told == ["generate_artifacts", "--config-dir", str(finished.conf), EXPERIMENT, CKPT]
@@ -163,7 +162,7 @@ def test_the_command_line_wins_over_the_experiment(workspace: Workspace, shared:
         EXPERIMENT,
         CKPT,
         *("data=cmr_acdc", f"data.root={shared / 'acdc'}", "~data.path", "dry_run=true"),
-        "generate_gradcam=false",
+        "model.num_classes=3",
     )
     assert "Data: CmrAcdc, records: train" in outcome.text, outcome.text
 
@@ -335,7 +334,8 @@ def test_overwrite_starts_anew_where_the_state_is_damaged(workspace: Workspace) 
     (workspace.output / ".artifactgen" / "settings.json").write_text("{")
     refused = workspace.run(*arguments)
     assert refused.exit_code == 2
-    assert "Add overwrite=true to start anew" in refused.text
+    assert "settings.json is damaged" in refused.text
+    assert "add overwrite=true" in refused.text
     assert workspace.run(*arguments, "overwrite=true").exit_code == 0
     assert workspace.run(*arguments).text.count("Complete") == 1
 

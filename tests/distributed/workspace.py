@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import psutil
+import timm
+import torch
+from numpy.typing import NDArray
 
 from distributed.cli import run_command
 
@@ -147,9 +152,10 @@ def assert_exact(output: Path, undisturbed: Path) -> None:
 
 def snapshot(root: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of every file below a folder; of folders, that they are there."""
+    found = {str(path.relative_to(root)): path for path in sorted(root.rglob("*"))}
     return {
-        str(p.relative_to(root)): (p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else (0, 0)
-        for p in sorted(root.rglob("*"))
+        name: (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (0, 0)
+        for name, path in found.items()
     }
 
 
@@ -159,3 +165,33 @@ def descendants(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def write_images(path: Path, broken: tuple[str, ...] = ()) -> None:
+    """uint8 images with labels and ids; float ones with NaN in the records that are broken."""
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file.attrs["classes"] = CLASSES
+        for split, records in RECORDS.items():
+            ids = [f"{split}_{row:03d}" for row in range(records)]
+            images: NDArray[np.generic] = rng.integers(
+                0, 256, (records, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8
+            )
+            if broken:
+                images = images.astype(np.float32) / 255
+                images[[record_id in broken for record_id in ids], 0, 0, 0] = np.nan
+            file[f"{split}/images"] = images
+            file[f"{split}/labels"] = np.arange(records) % len(CLASSES)
+            file[f"{split}/record_ids"] = ids
+
+
+def write_checkpoint(
+    path: Path, *, seed: int = 0, backbone: str = "test_vit", classes: int = len(CLASSES)
+) -> None:
+    """Random weights as Lightning stores a module that keeps its network in `model`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        size = {"img_size": IMAGE_SIZE} if "vit" in backbone else {}
+        model = timm.create_model(backbone, num_classes=classes, **size)
+    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": weights, "epoch": 9}, path)

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ from artifactgen.store.atomic import write_bytes
 for i in count():
     content = bytes([i % 256]) * 100_000
     write_bytes(Path(sys.argv[1]), content, temp_dir=Path(sys.argv[2]), durable=False)
+    if i == 0:
+        print("started", flush=True)
 """
 
 
@@ -68,12 +71,16 @@ def test_a_process_killed_in_the_block_leaves_the_old_content(tmp_path: Path) ->
 
 def test_a_process_killed_at_random_never_leaves_half_a_file(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
-    for _ in range(5):
-        process = subprocess.Popen([sys.executable, "-c", KEEP_REPLACING, target, tmp_path / "tmp"])
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.3)
+    for delay_s in (0.0, 0.011, 0.023):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KEEP_REPLACING, target, tmp_path / "tmp"],
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        time.sleep(delay_s)
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         content = target.read_bytes()
         assert content == content[:1] * 100_000
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -14,44 +15,48 @@ from artifactgen.store.lock import lock, owner
 HOLD = """
 import sys
 from pathlib import Path
+from artifactgen.store.lock import lock
+with lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+START_TOGETHER = """
+import json, multiprocessing, os, sys
+from pathlib import Path
 from artifactgen.errors import OutputError
 from artifactgen.store.lock import lock
-sys.stdin.readline()
-try:
-    with lock(Path(sys.argv[1])):
-        print("held", flush=True)
-        sys.stdin.readline()
-except OutputError as error:
-    print(str(error).replace(chr(10), " "), flush=True)
+
+context = multiprocessing.get_context("fork")
+start, answers, end = context.Barrier(20), context.SimpleQueue(), context.Event()
+
+def run():
+    start.wait()
+    try:
+        with lock(Path(sys.argv[1])):
+            answers.put((os.getpid(), "held"))
+            end.wait()
+    except OutputError as error:
+        answers.put((os.getpid(), str(error)))
+
+processes = [context.Process(target=run) for _ in range(20)]
+for process in processes:
+    process.start()
+print(json.dumps([answers.get() for _ in processes]))
+end.set()
 """
 
 
-def start(path: Path, **environment: str) -> subprocess.Popen[str]:
-    """A process that takes the lock at one line on its input, and holds it until the next."""
-    return subprocess.Popen(
+def take(path: Path, **environment: str) -> subprocess.Popen[str]:
+    """A process that holds the lock until a line comes on its input."""
+    process = subprocess.Popen(
         [sys.executable, "-c", HOLD, path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
     )
-
-
-def go_on(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def answer(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def take(path: Path, **environment: str) -> subprocess.Popen[str]:
-    process = start(path, **environment)
-    go_on(process)
-    assert answer(process) == "held"
+    assert process.stdout.readline() == "held\n"
     return process
 
 
@@ -67,8 +72,8 @@ def test_a_second_run_is_refused_and_told_by_whom(path: Path) -> None:
     for fact in (socket.gethostname(), f"pid {holder.pid}", "4711", str(path.parents[1])):
         assert fact in str(refusal.value)
     assert f"pid {holder.pid}" in (owner(path) or "")
-    go_on(holder)
-    assert holder.wait(10) == 0
+    holder.communicate("\n")
+    assert holder.returncode == 0
     assert owner(path) is None
     with lock(path):
         assert f"pid {os.getpid()}" in (owner(path) or "")
@@ -95,12 +100,11 @@ def test_asking_for_the_owner_makes_and_takes_nothing(path: Path) -> None:
 
 
 def test_of_twenty_that_start_at_once_one_works_and_all_others_name_it(path: Path) -> None:
-    processes = [start(path) for _ in range(20)]
-    for process in processes:
-        go_on(process)
-    answers = {process: answer(process) for process in processes}
-    (winner,) = (process for process, said in answers.items() if said == "held")
-    for process, said in answers.items():
-        assert process is winner or f"pid {winner.pid}" in said, said
-    go_on(winner)
-    assert [process.wait(10) for process in processes] == [0] * 20
+    command = [sys.executable, "-c", START_TOGETHER, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answers = json.loads(done.stdout)
+    assert len(answers) == 20
+    (winner,) = (pid for pid, answer in answers if answer == "held")
+    for pid, answer in answers:
+        assert pid == winner or f"pid {winner}," in answer, answer
+    assert owner(path) is None

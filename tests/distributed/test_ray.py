@@ -1,0 +1,134 @@
+"""Ray does what the loop in one process does, to the bit, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from workspace import (
+    CKPT,
+    EXPERIMENT,
+    Started,
+    Workspace,
+    artifacts,
+    assert_exact,
+    descendants,
+    entries,
+)
+
+pytestmark = pytest.mark.ray
+
+RAY = ("cluster=ray", "cluster.threads_per_worker=1")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Every process that a run starts ends with it; they are known by their environment."""
+    monkeypatch.setenv("STARTED_BY_TEST", str(tmp_path))
+    yield
+    deadline = time.monotonic() + 60  # agents of Ray look for their raylet now and then
+    while left := [process for process in psutil.process_iter() if starts_from(process, tmp_path)]:
+        assert time.monotonic() < deadline, [process.cmdline() for process in left]
+        time.sleep(0.2)
+
+
+def starts_from(process: psutil.Process, tmp_path: Path) -> bool:
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+        of_test = process.environ().get("STARTED_BY_TEST") == str(tmp_path)
+        return of_test and process.pid != os.getpid()
+    return False
+
+
+def actors(started: Started) -> list[psutil.Process]:
+    """Processes of our workers, once they have the model."""
+    found = []
+    for process in descendants(started.process.pid):
+        with suppress(psutil.NoSuchProcess):
+            if "WorkerActor" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_bytes(
+    workspace: Workspace, finished: Workspace, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")  # somebody else's; there is none there
+    outcome = workspace.run(EXPERIMENT, CKPT, *RAY, f"cluster.workers={workers}")
+    assert outcome.exit_code == 0, outcome.text
+    assert f"Workers: {workers} × cpu, 1 thread each, Ray;" in outcome.text
+    assert "36 of 36 records (100 %)" in outcome.text
+    assert_exact(workspace.output, finished.output)
+
+
+def test_a_worker_that_is_killed_is_replaced(workspace: Workspace, finished: Workspace) -> None:
+    started = workspace.start(EXPERIMENT, CKPT, *RAY, "cluster.workers=2")
+    started.wait_for(lambda: entries(workspace.output), what="a first shard")
+    victims = actors(started)
+    assert victims
+    victims[0].kill()
+    outcome = started.finish()
+    assert outcome.exit_code == 0, outcome.text
+    assert_exact(workspace.output, finished.output)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_and_can_be_resumed(
+    workspace: Workspace, finished: Workspace, number: signal.Signals
+) -> None:
+    started = workspace.start(EXPERIMENT, CKPT, *RAY, "cluster.workers=1")
+    started.wait_for(lambda: entries(workspace.output), what="a first shard")
+    started.signal_group(number)
+    outcome = started.finish(timeout_s=60)
+    assert outcome.exit_code == 130, outcome.text
+    assert "Interrupted. What is done stays done. Resume with:" in outcome.text
+    assert "Traceback" not in outcome.text, outcome.text
+    assert workspace.run(EXPERIMENT, CKPT).exit_code == 0
+    assert_exact(workspace.output, finished.output)
+
+
+def test_a_driver_that_is_killed_takes_its_workers_along(
+    workspace: Workspace, finished: Workspace
+) -> None:
+    started = workspace.start(EXPERIMENT, CKPT, *RAY, "cluster.workers=1")
+    started.wait_for(lambda: entries(workspace.output), what="a first shard")
+    workers = actors(started)
+    assert workers
+    started.process.kill()  # the driver alone: nobody tells its children
+    started.finish()
+    psutil.wait_procs(workers, timeout=30)
+    assert not any(worker.is_running() for worker in workers)
+    assert workspace.run(EXPERIMENT, CKPT).exit_code == 0
+    assert_exact(workspace.output, finished.output)
+
+
+def test_an_error_in_a_worker_is_told_as_it_is(workspace: Workspace) -> None:
+    """The output directory becomes a file while the run is on."""
+    started = workspace.start(EXPERIMENT, CKPT, *RAY, "cluster.workers=1")
+    started.wait_for(lambda: entries(workspace.output), what="a first shard")
+    begun = time.monotonic()
+    aside = workspace.root / "aside"
+    workspace.output.rename(aside)
+    workspace.output.write_text("in the way")
+    outcome = started.finish()
+    assert time.monotonic() - begun < 60
+    assert outcome.exit_code == 1, outcome.text
+    assert "Not a directory" in outcome.text, outcome.text
+    assert "Traceback" not in outcome.text, outcome.text
+    assert "Resume with:\n  generate_artifacts" in outcome.text
+
+
+def test_what_is_merged_needs_no_worker(workspace: Workspace, finished: Workspace) -> None:
+    shutil.copytree(finished.output, workspace.output)
+    (workspace.output / "_SUCCESS.json").unlink()
+    outcome = workspace.run(EXPERIMENT, CKPT, *RAY)
+    assert outcome.exit_code == 0, outcome.text
+    assert artifacts(workspace.output) == artifacts(finished.output)
+    assert (workspace.output / "_SUCCESS.json").exists()

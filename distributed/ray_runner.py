@@ -14,7 +14,7 @@ from typing import Any
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.annotations import RayDeprecationWarning
 
 from artifactgen.errors import ArtifactGenError, RunError
@@ -32,18 +32,29 @@ class WorkerActor:
     """A worker in a process of its own."""
 
     def __init__(self, job: Job) -> None:
-        self._worker = Worker(job)
+        self._job = job
+        self._worker: Worker | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        task: Task = pickle.loads(row["task"])
-        return {"receipt": pickle.dumps(self._worker(task))}
+        """Do a task; the answer is a receipt, or the error that a person is to read.
+
+        As an answer, an error arrives as it is: of one that is raised, Ray keeps the text only.
+        """
+        answer: Receipt | ArtifactGenError | OSError
+        try:
+            self._worker = self._worker or Worker(self._job)
+            answer = self._worker(pickle.loads(row["task"]))
+        except (ArtifactGenError, OSError) as error:
+            answer = error
+        return {"answer": pickle.dumps(answer)}
 
 
 def run_on_ray(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
     """Do every task on a Ray of our own, which ends with the block.
 
     Raises:
-        RunError: a task failed, or its process died more often than it is retried.
+        ArtifactGenError, OSError: what a worker raised.
+        RunError: something else in a worker, or its process died more often than it is retried.
     """
     with _local_ray(crew):
         rows = [{"task": pickle.dumps(task)} for task in tasks]
@@ -62,25 +73,28 @@ def run_on_ray(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]
             )
         try:
             for row in receipts.iter_rows():
-                yield pickle.loads(row["receipt"])
+                answer = pickle.loads(row["answer"])
+                if isinstance(answer, Exception):
+                    raise answer
+                yield answer
         except RayError as error:
-            raise _true_error(error) from error
+            raise RunError(_true_message(error)) from error
 
 
-def _true_error(error: BaseException) -> ArtifactGenError:
-    """The worker's own error, out of what Ray wraps around it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ArtifactGenError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return RunError(str(error).strip().splitlines()[-1])
+def _true_message(error: RayError) -> str:
+    """What went wrong in the worker, out of the text that Ray wraps around it."""
+    if not isinstance(error, RayTaskError):
+        return str(error).strip().splitlines()[0]
+    lines = str(error).partition("\n\nThe above exception was")[0].splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
+    return "\n".join(lines[frames[-1] + 1 if frames else 0 :]).strip()
 
 
 @contextmanager
 def _local_ray(crew: Crew) -> Iterator[None]:
     """A private Ray on this machine; any other one is left alone."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its other words go to our terminal
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
     on_term = signal.getsignal(signal.SIGTERM)
     ray.init(
@@ -95,7 +109,7 @@ def _local_ray(crew: Crew) -> Iterator[None]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we tell errors ourselves
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.exceptions import RayError, RayTaskError
 from workspace import (
     CKPT,
     EXPERIMENT,
@@ -22,6 +23,8 @@ from workspace import (
     descendants,
     entries,
 )
+
+from distributed.ray_runner import _true_message
 
 pytestmark = pytest.mark.ray
 
@@ -121,8 +124,23 @@ def test_an_error_in_a_worker_is_told_as_it_is(workspace: Workspace) -> None:
     assert time.monotonic() - begun < 60
     assert outcome.exit_code == 1, outcome.text
     assert "Not a directory" in outcome.text, outcome.text
-    assert "Traceback" not in outcome.text, outcome.text
+    assert "Traceback" not in outcome.text
+    assert "ray" not in outcome.text.partition("cluster=ray")[0].replace("Ray;", "")
     assert "Resume with:\n  generate_artifacts" in outcome.text
+
+
+def test_what_ray_wraps_around_an_error_is_taken_off() -> None:
+    text = (
+        "ray::MapWorker(Map(WorkerActor)).submit() (pid=7)\n"
+        '  File "worker.py", line 6, in __call__\n'
+        "    raise ValueError\n"
+        "ValueError: boom\nsecond line\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "ray.exceptions.UserCodeException: UDF failed to process a data block.\nTo change …"
+    )
+    error = RayTaskError("submit", text, ValueError("boom"))
+    assert _true_message(error) == "ValueError: boom\nsecond line"
+    assert _true_message(RayError("gone\n\tclass_name: x")) == "gone"
 
 
 def test_what_is_merged_needs_no_worker(workspace: Workspace, finished: Workspace) -> None:

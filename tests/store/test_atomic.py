@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,32 @@ with replacing(Path(sys.argv[1]), temp_dir=Path(sys.argv[2])) as temp:
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 """
-KEEP_REPLACING = """
-import sys
+KILL_AT_RANDOM = """
+import multiprocessing, sys, time
 from itertools import count
 from pathlib import Path
 from artifactgen.store.atomic import write_bytes
-for i in count():
-    content = bytes([i % 256]) * 100_000
-    write_bytes(Path(sys.argv[1]), content, temp_dir=Path(sys.argv[2]), durable=False)
-    if i == 0:
-        print("started", flush=True)
+
+target, temp_dir = map(Path, sys.argv[1:])
+context = multiprocessing.get_context("fork")
+
+def replace_for_ever(started):
+    for i in count():
+        content = bytes([i % 256]) * 100_000
+        write_bytes(target, content, temp_dir=temp_dir, durable=False)
+        started.set()
+
+for delay_ms in range(20):
+    started = context.Event()
+    process = context.Process(target=replace_for_ever, args=(started,))
+    process.start()
+    started.wait()
+    time.sleep(delay_ms / 1000)
+    process.kill()
+    process.join()
+    content = target.read_bytes()
+    assert process.exitcode == -9
+    assert content == content[:1] * 100_000
 """
 
 
@@ -70,19 +85,14 @@ def test_a_process_killed_in_the_block_leaves_the_old_content(tmp_path: Path) ->
 
 
 def test_a_process_killed_at_random_never_leaves_half_a_file(tmp_path: Path) -> None:
-    target = tmp_path / "a.bin"
-    for delay_s in (0.0, 0.011, 0.023):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KEEP_REPLACING, target, tmp_path / "tmp"],
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"started\n"
-        time.sleep(delay_s)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        content = target.read_bytes()
-        assert content == content[:1] * 100_000
+    arguments = [tmp_path / "a.bin", tmp_path / "tmp"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILL_AT_RANDOM, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udcffb", "\0", "é🫀", '"\\u0041\\', "\n"], ids=ascii)

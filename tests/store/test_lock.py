@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,17 @@ def test_an_error_in_the_block_frees_the_lock(path: Path) -> None:
     with pytest.raises(KeyError), lock(path):
         raise KeyError
     assert owner(path) is None
+
+
+def test_a_run_that_starts_while_another_asks_or_ends_is_not_refused(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        ending = threading.Timer(0.06, fcntl.flock, [file, fcntl.LOCK_UN])
+        ending.start()
+        with lock(path):
+            assert f"pid {os.getpid()}" in (owner(path) or "")
+        ending.join()
 
 
 def test_asking_for_the_owner_makes_and_takes_nothing(path: Path) -> None:

@@ -1,11 +1,9 @@
 """Fits the demo's model: a small vision transformer, from scratch, on 60 patients, in a minute.
 
-So few patients teach a transformer little by their diagnosis alone. It learns three things at once:
-
-- which group the patient belongs to;
-- how much of each structure is in each patch, from the phantoms' true labels;
-- to find the evidence for the group in the heart: its GradCAM is part of the loss, as in "Tell Me
-  Where to Look" (Li et al., CVPR 2018, https://arxiv.org/abs/1802.10171).
+So few patients teach a transformer little by their diagnosis alone, and let it learn their
+surroundings by heart. So it learns two things at once: which group the patient belongs to, and how
+much of each structure is in each patch, from the phantoms' true labels. And half of the hearts it
+sees have another patient's surroundings. Where it looks is left to itself.
 
 Array names: B batch, C channels, H W pixels, h w patches, N tokens (class token first), D width,
 S = 6 structures: RV cavity, myocardium, LV cavity at ED, then at ES.
@@ -13,9 +11,7 @@ S = 6 structures: RV cavity, myocardium, LV cavity at ED, then at ES.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,8 +23,10 @@ from artifactgen.models.spec import ModelSpec, build_model
 STRUCTURE_CELLS = 4
 """Structures are kept on a grid this much finer than the patches, to be moved with the image."""
 _STRUCTURES = 6
-_PATCH_WEIGHT, _EVIDENCE_WEIGHT = 5.0, 0.3
-_TINY = 1e-6
+_PATCH_WEIGHT = 5.0
+_DROPOUT = 0.1
+_TRANSPLANTED = 0.5
+_SURROUNDINGS_CELLS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,8 @@ def fit(spec: ModelSpec, cohort: Cohort, schedule: Schedule) -> Any:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
-        model: Any = build_model(spec).requires_grad_(True).train()
+        options = {**spec.options, "proj_drop_rate": _DROPOUT}
+        model: Any = build_model(replace(spec, options=options)).requires_grad_(True).train()
         _initialize(model)
         _train(model, nn.Linear(model.embed_dim, _STRUCTURES), cohort, schedule)
     return model.requires_grad_(False).eval()
@@ -89,37 +88,17 @@ def _train(model: Any, patch_head: nn.Linear, cohort: Cohort, schedule: Schedule
     pace = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, schedule.learning_rate, total_steps=schedule.steps, pct_start=0.2
     )
-    with _last_tokens(model) as tokens:
-        for _ in range(schedule.steps):
-            chosen = torch.randperm(len(cohort))[: schedule.batch_size]
-            batch = _augment(cohort, chosen)
-            loss = _loss(model, patch_head, batch, tokens)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            pace.step()
+    for _ in range(schedule.steps):
+        chosen = torch.randperm(len(cohort))[: schedule.batch_size]
+        loss = _loss(model, patch_head, _transplant(_augment(cohort, chosen)))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        pace.step()
 
 
-@contextmanager
-def _last_tokens(model: Any) -> Iterator[list[Tensor]]:
-    """Keep what enters the last attention, (B, N, D), of the latest forward pass in a list."""
-    tokens: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        tokens[:] = [output]
-
-    attention = model.blocks[-1].attn
-    fused, attention.fused_attn = attention.fused_attn, False  # It has no second derivative.
-    handle = model.blocks[-1].norm1.register_forward_hook(keep)
-    try:
-        yield tokens
-    finally:
-        handle.remove()
-        attention.fused_attn = fused
-
-
-def _loss(model: Any, patch_head: nn.Linear, batch: Cohort, tokens: list[Tensor]) -> Tensor:
+def _loss(model: Any, patch_head: nn.Linear, batch: Cohort) -> Tensor:
     features_BND = model.forward_features(batch.image_BCHW)
     logits_BK = model.forward_head(features_BND)
     share_BSN = functional.avg_pool2d(batch.structure_BSHW, STRUCTURE_CELLS).flatten(2)
@@ -127,24 +106,7 @@ def _loss(model: Any, patch_head: nn.Linear, batch: Cohort, tokens: list[Tensor]
     patches = functional.binary_cross_entropy_with_logits(
         patch_head(features_BND[:, 1:]).mT, share_BSN
     )
-    cam_BN = _cam(logits_BK, batch.label_B, tokens[0])
-    evidence = _outside(cam_BN, share_BSN)
-    return diagnosis + _PATCH_WEIGHT * patches + _EVIDENCE_WEIGHT * evidence
-
-
-def _cam(logits_BK: Tensor, label_B: Tensor, tokens_BND: Tensor) -> Tensor:
-    """(B, N - 1) GradCAM of each patient's own group before its ReLU, through which to train."""
-    logits_B = logits_BK.gather(1, label_B[:, None])
-    (slope_BND,) = torch.autograd.grad(logits_B.sum(), tokens_BND, create_graph=True)
-    weight_B1D = slope_BND[:, 1:].mean(dim=1, keepdim=True)
-    return (tokens_BND[:, 1:] * weight_B1D).sum(dim=-1)
-
-
-def _outside(cam_BN: Tensor, share_BSN: Tensor) -> Tensor:
-    """Share of a CAM that is not evidence for the group within the heart at ED or ES, 0 to 1."""
-    heart_BN = torch.maximum(*(frame.sum(dim=1) for frame in share_BSN.chunk(2, dim=1)))
-    within_B = (cam_BN.relu() * heart_BN).sum(dim=1)
-    return 1 - (within_B / (cam_BN.abs().sum(dim=1) + _TINY)).mean()
+    return diagnosis + _PATCH_WEIGHT * patches
 
 
 def _augment(cohort: Cohort, chosen: Tensor) -> Cohort:
@@ -157,6 +119,20 @@ def _augment(cohort: Cohort, chosen: Tensor) -> Cohort:
         cohort.label_B[chosen],
         _move(cohort.structure_BSHW[chosen], motion_B23),
     )
+
+
+def _transplant(batch: Cohort) -> Cohort:
+    """Put half of the hearts, with a rim, into another patient's picture, mirrored and moved."""
+    down, right = torch.randint(-64, 64, (2,)).tolist()
+    other_BCHW = batch.image_BCHW.roll(1, 0).flip(-1).roll((down, right), (2, 3))
+    heart_B1HW = batch.structure_BSHW.amax(1, keepdim=True) > 0.1
+    rim_B1HW = functional.max_pool2d(
+        heart_B1HW.float(), _SURROUNDINGS_CELLS, stride=1, padding=_SURROUNDINGS_CELLS // 2
+    )
+    own_B1HW = functional.interpolate(rim_B1HW, batch.image_BCHW.shape[2:], mode="bilinear")
+    stays_B111 = torch.rand(len(batch), 1, 1, 1) > _TRANSPLANTED
+    share_B1HW = torch.where(stays_B111, 1.0, own_B1HW)
+    return replace(batch, image_BCHW=torch.lerp(other_BCHW, batch.image_BCHW, share_B1HW))
 
 
 def _draw_motion(patients: int) -> Tensor:

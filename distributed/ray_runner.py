@@ -94,7 +94,6 @@ def _true_message(error: RayError) -> str:
 def _local_ray(crew: Crew) -> Iterator[None]:
     """A private Ray on this machine; any other one is left alone."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its other words go to our terminal
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
     on_term = signal.getsignal(signal.SIGTERM)
     ray.init(

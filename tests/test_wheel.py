@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENT = """\
 # @package _global_
 defaults:
-  - default
+  - embeddings/default
   - override /model: timm
   - override /data: hdf5
   - _self_

@@ -291,7 +291,7 @@ def test_maps_are_kept_as_the_contract_says(make_job: MakeJob) -> None:
     assert attributes["gradcam.method"] == "gradcam"
     assert attributes["gradcam.layer"].startswith("blocks.")
     assert attributes["attention.method"] == "cls"
-    assert attributes["attention.blocks"] == [5]
+    assert attributes["attention.layers"] == [5]
 
 
 def test_without_save_maps_there_are_none(make_job: MakeJob) -> None:

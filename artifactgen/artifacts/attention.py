@@ -174,7 +174,13 @@ class BoundAttention:
         return ("attention",)
 
     def describe(self) -> dict[str, Any]:
-        return {"method": self.options.method, "blocks": list(self.blocks)}
+        has_class_token = getattr(self.subject.model, "cls_token", None) is not None
+        by_class_token = self.options.method != "mean_query" and has_class_token
+        return {
+            "method": self.options.method,
+            "layers": list(self.blocks),
+            "query": "class token" if by_class_token else "mean over patches",
+        }
 
 
 def _softmax_rows(query_BAMD: Tensor, key_BAND: Tensor) -> Tensor:

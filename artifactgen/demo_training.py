@@ -11,6 +11,8 @@ S = 6 structures: RV cavity, myocardium, LV cavity at ED, then at ES.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,17 +55,26 @@ class Schedule:
 
 
 def fit(spec: ModelSpec, cohort: Cohort, schedule: Schedule) -> Any:
-    """Train a `VisionTransformer` of timm from scratch.
-
-    The same seed gives the same weights on one kind of processor with as many threads.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(schedule.seed)
+    """Train a `VisionTransformer` of timm from scratch; the same seed gives the same weights."""
+    with _repeatable(schedule.seed):
         options = {**spec.options, "proj_drop_rate": _DROPOUT}
         model: Any = build_model(replace(spec, options=options)).requires_grad_(True).train()
         _initialize(model)
         _train(model, nn.Linear(model.embed_dim, _STRUCTURES), cohort, schedule)
     return model.requires_grad_(False).eval()
+
+
+@contextmanager
+def _repeatable(seed: int) -> Iterator[None]:
+    """Seeded and on one core: sums depend on their order, and so on the number of threads."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 @torch.no_grad()

@@ -49,4 +49,9 @@ def _last_words(
     if _log.isEnabledFor(logging.DEBUG):
         sys.__excepthook__(kind, error, traceback)
     else:
-        _log.error("%s: %s\nAdd debug=true for the traceback.", kind.__name__, error)
+        _log.error(
+            "%s: %s\nWhat is done stays done; the same command resumes. "
+            "Add debug=true for the traceback.",
+            kind.__name__,
+            error,
+        )

@@ -36,7 +36,7 @@ def check_output(layout: Layout, *, data_root: Path | None) -> None:
             f"output_dir={root} lies inside the data set ({data_root}), which is never written "
             "to. Give another directory."
         )
-    if root.exists() and any(root.iterdir()) and not layout.state.is_dir():
+    if not layout.state.is_dir() and root.exists() and foreign_files(layout):
         raise OutputError(
             f"output_dir={root} is not empty, and not an output directory of this program. "
             "Give another one."
@@ -81,7 +81,14 @@ def open_output(layout: Layout, settings: Mapping[str, Any]) -> None:
 
 
 def foreign_files(layout: Layout) -> list[str]:
-    """Names at the top of the output directory that the program does not make."""
+    """Names in an output directory that the program did not make.
+
+    Without its state the directory is not one of ours, whatever its files are called. Output
+    directories in it are: a sweep has one for each of its jobs there.
+    """
+    owned = (*OWNED_DIRS, *OWNED_FILES) if layout.state.is_dir() else ()
     return sorted(
-        p.name for p in layout.root.iterdir() if p.name not in (*OWNED_DIRS, *OWNED_FILES)
+        path.name
+        for path in layout.root.iterdir()
+        if path.name not in owned and not Layout(path).state.is_dir()
     )

@@ -141,3 +141,14 @@ def test_opening_sweeps_temporary_files_and_keeps_the_rest(filled: Layout) -> No
     before = tree(filled.root)
     open_output(filled, SETTINGS)
     assert before - tree(filled.root) == {".artifactgen/tmp/stale.pt"}
+
+
+def test_the_output_directories_of_a_sweep_are_not_foreign(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    (tmp_path / "ckpt_path-a.ckpt" / ".artifactgen").mkdir(parents=True)
+    check_output(layout, data_root=None)
+    (tmp_path / "embeddings").mkdir()
+    with pytest.raises(OutputError, match="not empty"):
+        check_output(layout, data_root=None)
+    layout.state.mkdir()
+    assert foreign_files(layout) == []

@@ -38,6 +38,8 @@ class Preflight:
     pictures_per_record: int
     bytes_per_record: int
     """Of pictures and embedding, as measured on one record."""
+    peak_bytes_per_record: int
+    """Likewise while shards are merged, when embeddings are there three times; with maps."""
 
 
 def preflight(job: Job) -> Preflight:
@@ -53,13 +55,17 @@ def preflight(job: Job) -> Preflight:
     engine = make_engine(on_cpu, subject, bound)
     arrays, pictures = _probe(on_cpu, engine, bound)
     embeddings = arrays.get("embeddings")
+    embedding_bytes = 0 if embeddings is None else embeddings.nbytes
+    maps = [name for artifact in bound.values() for name in artifact.maps()]
+    maps_bytes = sum(arrays[name].nbytes for name in maps) if job.save_maps else 0
     return Preflight(
         job=kept,
         status={name: unsupported.get(name, SUPPORTED) for name in job.artifacts},
         details={name: artifact.describe() for name, artifact in bound.items()},
         embedding_shape=None if embeddings is None else embeddings.shape[1:],
         pictures_per_record=len(pictures),
-        bytes_per_record=sum(pictures) + (0 if embeddings is None else embeddings.nbytes),
+        bytes_per_record=sum(pictures) + embedding_bytes,
+        peak_bytes_per_record=sum(pictures) + 3 * embedding_bytes + maps_bytes,
     )
 
 
@@ -72,7 +78,7 @@ def _probe(
     run = engine.run(images_BCHW)
     for artifact in bound.values():
         artifact.check(run)
-    arrays = engine(images_BCHW)
+    arrays = engine.compute(run)
     if not finite_rows(arrays, 1).all():
         return arrays, []  # a record of its own trouble: the run will count it as a failure
     rows = {name: array[0] for name, array in arrays.items()}

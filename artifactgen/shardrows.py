@@ -19,19 +19,29 @@ from artifactgen.types import CommittedFile, Failure, Receipt, Sample, Task
 _ALWAYS = ("predictions",)
 
 
+def kept_arrays(artifacts: Mapping[str, BoundArtifact], *, save_maps: bool) -> frozenset[str]:
+    """Names of the arrays that go into the files of a shard."""
+    columns = [name for artifact in artifacts.values() for name in artifact.columns()]
+    maps = [name for artifact in artifacts.values() for name in artifact.maps()]
+    return frozenset([*_ALWAYS, *columns, *(maps if save_maps else ())])
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """The pictures of one record, on disk."""
 
     files: Mapping[str, Sequence[str]]
     """Artifact to paths relative to the output directory."""
-    size_bytes: int
+    sizes: Mapping[str, int]
+    """Path to bytes."""
 
 
 @dataclass(slots=True)
 class ShardRows:
     """The records of a shard, in the data set's order."""
 
+    kept: frozenset[str]
+    """The arrays that go into files; the others have served once the pictures are drawn."""
     record_ids: list[str] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -45,7 +55,7 @@ class ShardRows:
         self.positions += [sample.row for sample in samples]
         self.labels += [sample.label for sample in samples]
         if samples:
-            self.batches.append(arrays)
+            self.batches.append({k: v for k, v in arrays.items() if k in self.kept})
 
     def write(
         self, job: Job, artifacts: Mapping[str, BoundArtifact], task: Task
@@ -60,6 +70,7 @@ class ShardRows:
             strings={
                 "record_ids": [json.dumps(record_id) for record_id in self.record_ids],
                 "files": [json.dumps(drawn.files) for drawn in self.drawn],
+                "sizes": [json.dumps(drawn.sizes) for drawn in self.drawn],
             },
             temp_dir=job.layout.temp,
         )
@@ -87,8 +98,8 @@ class ShardRows:
             records=len(self.record_ids),
             failures=tuple(sorted(failures, key=lambda failure: failure.row)),
             files=files,
-            pictures=sum(len(paths) for drawn in self.drawn for paths in drawn.files.values()),
-            picture_bytes=sum(drawn.size_bytes for drawn in self.drawn),
+            pictures=sum(len(drawn.sizes) for drawn in self.drawn),
+            picture_bytes=sum(size for drawn in self.drawn for size in drawn.sizes.values()),
             seconds=dict(seconds),
         )
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from artifactgen.artifacts.kind import View
 from artifactgen.clock import Clock
-from artifactgen.engine import finite_rows
+from artifactgen.engine import finite_rows, make_reproducible
 from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
 from artifactgen.rendering.image import display_images
-from artifactgen.shardrows import Drawn, ShardRows
+from artifactgen.shardrows import Drawn, ShardRows, kept_arrays
 from artifactgen.store.atomic import sync_filesystem, write_bytes
 from artifactgen.store.ledger import commit
 from artifactgen.types import UNKNOWN_LABEL, Failure, Receipt, Sample, Shard, Task
@@ -45,17 +45,18 @@ class Worker:
         """
         if job.compute_threads is not None:
             torch.set_num_threads(job.compute_threads)
-        torch.backends.cudnn.deterministic = True
+        make_reproducible(exact=job.precision == "32-true")
         subject = load_subject(job)
         artifacts, _ = bind_artifacts(job.artifacts, subject)
         self._job = job
         self._engine = make_engine(job, subject, artifacts)
+        self._kept = kept_arrays(artifacts, save_maps=job.save_maps)
         self._readers = ThreadPoolExecutor(job.reader_threads, thread_name_prefix="reader")
         self._writers = ThreadPoolExecutor(job.reader_threads, thread_name_prefix="writer")
 
     def __call__(self, task: Task) -> Receipt:
         """Do one shard and commit it. Failed records are in the receipt; anything else raises."""
-        clock, rows = Clock(), ShardRows()
+        clock, rows = Clock(), ShardRows(self._kept)
         drawing: list[Future[Drawn]] = []
         for samples, failures in clock.each("read", self._batches(task.shard)):
             with clock("compute"):
@@ -124,14 +125,14 @@ class Worker:
         """Draw and write the pictures of one record."""
         layout = self._job.layout
         files: dict[str, list[str]] = {}
-        size_bytes = 0
+        sizes: dict[str, int] = {}
         view = make_view(self._job, sample, arrays)
         for name, artifact in self._engine.artifacts.items():
             for path, content in artifact.draw(view, arrays):
                 write_bytes(layout.root / path, content, temp_dir=layout.temp, durable=False)
                 files.setdefault(name, []).append(path)
-                size_bytes += len(content)
-        return Drawn(files, size_bytes)
+                sizes[path] = len(content)
+        return Drawn(files, sizes)
 
 
 def _gather(futures: Sequence[Future[list[Sample | Failure]]]) -> Batch:

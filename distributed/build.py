@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -54,9 +53,9 @@ def build(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> Built:
     device = resolve_device(settings.accelerator)
     precision = resolve_precision(settings.precision, device)
     source = build_source(settings)
+    checkpoint = read_checkpoint(settings.ckpt_path)
     catalog = source.scan()
     splits, absent = choose_splits(settings.splits, catalog)
-    checkpoint = read_checkpoint(settings.ckpt_path)
     spec = model_spec(settings, catalog)
     source = replace_image_size(source, spec)
     loaded = load_model(spec, checkpoint)
@@ -169,7 +168,9 @@ def model_spec(settings: Settings, catalog: Catalog) -> ModelSpec:
         )
     spec = ModelSpec(
         backbone=model.backbone,
-        num_classes=model.num_classes or len(catalog.classes) or None,
+        num_classes=(len(catalog.classes) or None)
+        if model.num_classes is None
+        else model.num_classes,
         in_chans=model.in_chans,
         image_size=settings.data.image_size,
         global_pool=model.global_pool,
@@ -244,8 +245,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -12,7 +12,7 @@ from pathlib import Path
 from artifactgen.errors import OutputError
 from artifactgen.preflight import Preflight, preflight
 from artifactgen.store.atomic import write_json
-from artifactgen.store.layout import Layout
+from artifactgen.store.layout import OWNED_FILES, Layout
 from artifactgen.store.ledger import committed
 from artifactgen.store.lock import lock
 from artifactgen.store.merge import merge
@@ -100,9 +100,11 @@ def _settle_settings(run: Run) -> None:
 
 
 def _is_complete(run: Run) -> bool:
-    return all(run.result(scope.name) is not None for scope in run.scopes) and (
-        run.layout.success.exists() or bool(run.settings.record_id)
-    )
+    results = [run.result(scope.name) for scope in run.scopes]
+    if run.settings.record_id:
+        return all(result is not None and not result["failures"] for result in results)
+    reports = (run.layout.root / name for name in OWNED_FILES)
+    return None not in results and all(report.exists() for report in reports)
 
 
 def _do(run: Run, ready: Preflight) -> None:
@@ -117,6 +119,7 @@ def _do(run: Run, ready: Preflight) -> None:
     if not run.settings.record_id:
         run.layout.success.unlink(missing_ok=True)
     for scope in open_scopes:
+        run.layout.scope(scope.name).result.unlink(missing_ok=True)
         scope_plan = {"shards": len(scope.shards), "records": scope.records}
         write_json(run.layout.scope(scope.name).plan, scope_plan, temp_dir=run.layout.temp)
     with run.phases("shards"):
@@ -141,7 +144,7 @@ def _done_before(run: Run, scopes: Sequence[Scope]) -> dict[Shard, Receipt]:
 
 
 def _check_space(run: Run, ready: Preflight, *, records: int) -> None:
-    need = records * ready.bytes_per_record
+    need = records * ready.peak_bytes_per_record
     free = shutil.disk_usage(run.layout.root).free
     if need > free:
         raise OutputError(

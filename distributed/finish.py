@@ -11,8 +11,7 @@ from artifactgen import __version__
 from artifactgen.errors import RunError
 from artifactgen.preflight import Preflight
 from artifactgen.store.atomic import write_json
-from artifactgen.store.ledger import recorded_failures
-from artifactgen.store.merge import Recipe
+from artifactgen.store.merge import Recipe, recorded_failures
 from artifactgen.store.output import foreign_files
 from artifactgen.store.report import RunFacts, write_reports
 from distributed import describe
@@ -62,8 +61,10 @@ def finish(run: Run, ready: Preflight, crew: Crew) -> None:
     log.info(describe.outcome(records, failures, run.phases.with_total()))
     for name in foreign_files(run.layout):
         log.info("%s is not of this program, and was left alone.", run.layout.root / name)
-    if failures > run.settings.max_failures * (records + failures):
-        raise _too_many_failures(run, failures, records + failures)
+    for name, result in results.items():
+        total = result["records"] + result["failures"]
+        if result["failures"] > run.settings.max_failures * total:
+            raise _too_many_failures(run, name, result["failures"], total)
     if not run.settings.record_id:
         success = {"fingerprint": run.built.job.fingerprint, "splits": list(results)}
         write_json(run.layout.success, success, temp_dir=run.layout.temp)
@@ -71,10 +72,10 @@ def finish(run: Run, ready: Preflight, crew: Crew) -> None:
     log.info(describe.where(run.layout))
 
 
-def _too_many_failures(run: Run, failures: int, records: int) -> RunError:
-    first = next(f for scope in run.scopes for f in recorded_failures(run.layout, scope.name))
+def _too_many_failures(run: Run, scope: str, failures: int, records: int) -> RunError:
+    first = recorded_failures(run.layout, scope)[0]
     return RunError(
-        f"{failures} of {records} records failed, more than max_failures="
+        f"{scope}: {failures} of {records} records failed, more than max_failures="
         f"{run.settings.max_failures} allows; the rest is complete.\n"
         f"The first, {first.record_id}: {first.reason}\n"
         + ("" if run.settings.record_id else f"All are in {run.layout.root / 'failures.csv'}.\n")
@@ -112,4 +113,4 @@ def _report(run: Run, ready: Preflight, crew: Crew, results: Mapping[str, dict[s
         started=run.phases.started,
         seconds=run.phases.with_total(),
     )
-    write_reports(run.layout, results, failures, facts, classes=job.classes)
+    write_reports(run.layout, results, failures, facts, classes=job.classes or job.catalog.classes)

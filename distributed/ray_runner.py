@@ -21,7 +21,7 @@ from artifactgen.errors import ArtifactGenError, RunError
 from artifactgen.job import Job
 from artifactgen.types import Receipt, Task
 from artifactgen.worker import Worker
-from distributed.runners import Crew
+from distributed.runners import Crew, do_task
 
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """Descriptors and receipts are all that passes through it."""
@@ -43,7 +43,7 @@ class WorkerActor:
         answer: Receipt | ArtifactGenError | OSError
         try:
             self._worker = self._worker or Worker(self._job)
-            answer = self._worker(pickle.loads(row["task"]))
+            answer = do_task(self._worker, pickle.loads(row["task"]))
         except (ArtifactGenError, OSError) as error:
             answer = error
         return {"answer": pickle.dumps(answer)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +14,12 @@ from artifactgen.errors import ConfigError, RunError, UsageError
 from artifactgen.job import Job
 from artifactgen.types import Receipt, Task
 from artifactgen.worker import Worker
-from distributed.build import cores
 from distributed.settings import ClusterSettings
+
+log = logging.getLogger(__name__)
+
+_TRIES = 3
+_FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,13 @@ def choose_crew(cluster: ClusterSettings, job: Job, *, tasks: int) -> Crew:
             f"cluster.workers={workers} needs Ray. Set cluster.runner=ray or cluster.workers=1."
         )
     use_ray = cluster.runner == "ray" or (cluster.runner == "auto" and workers > 1 and tasks > 1)
-    threads = cluster.threads_per_worker or max(1, cores() // workers)
+    threads = cluster.threads_per_worker or max(1, _cores() // workers)
     return Crew(workers if use_ray else 1, threads, on_gpu, use_ray)
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def run_tasks(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
@@ -69,4 +81,24 @@ def _on_ray(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
 def _in_process(job: Job, tasks: Sequence[Task]) -> Iterator[Receipt]:
     worker = Worker(job)
     for task in tasks:
-        yield worker(task)
+        yield do_task(worker, task)
+
+
+def do_task(worker: Worker, task: Task) -> Receipt:
+    """Do a shard; what may pass, such as a file server that does not answer, is tried again.
+
+    Raises:
+        OSError: of a kind that no repetition mends, such as a full disk.
+        RunError: it failed as often as it is tried; the message names the shard.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return worker(task)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno in _FINAL:
+                raise
+            reason = f"Shard {task.shard.name}: {type(error).__name__}: {error}"
+            if not left:
+                raise RunError(f"{reason}\nIt was tried {_TRIES} times.") from error
+            log.warning("%s. Trying again.", reason)
+    raise AssertionError

@@ -53,7 +53,7 @@ class ModelSettings(_Section):
     """`model`: which architecture to build."""
 
     backbone: str
-    num_classes: Annotated[int, Field(gt=0)] | None = None
+    num_classes: Annotated[int, Field(ge=0)] | None = None
     in_chans: Annotated[int, Field(gt=0)] = 3
     global_pool: str | None = None
     mean: tuple[float, ...] | None = None

@@ -109,7 +109,7 @@ class BoundAttention:
         else:
             rows_BLAN = torch.stack([self._rows(run, path, prefix) for path in self.paths], 1)
         patches_BLAN = rows_BLAN[..., prefix:]
-        grid = token_grid(patches_BLAN.shape[-1], image_size=run.image_size)
+        grid = token_grid(self.subject.model, patches_BLAN.shape[-1], image_size=run.image_size)
         attention_BLAhw = patches_BLAN.reshape(*patches_BLAN.shape[:-1], *grid)
         return {"attention": attention_BLAhw.cpu().numpy()}
 
@@ -139,8 +139,9 @@ class BoundAttention:
         qkv_BN3AD = qkv_BNX.reshape(*qkv_BNX.shape[:2], 3, layer.num_heads, layer.head_dim)
         qkv = qkv_BN3AD.permute(2, 0, 3, 1, 4)
         with torch.no_grad():
-            query, key = layer.q_norm(qkv[0]), layer.k_norm(qkv[1])
-        return query.float() * layer.scale, key.float()
+            # In float32, as autocast runs norms within the model.
+            query, key = layer.q_norm(qkv[0].float()), layer.k_norm(qkv[1].float())
+        return query * layer.scale, key
 
     def check(self, run: Pass) -> None:
         pass

@@ -15,6 +15,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from artifactgen.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Taps:
@@ -75,6 +77,7 @@ def forward(model: nn.Module, x_BCHW: Tensor, *, taps: Taps, classify: bool) -> 
         with _tapped(model, taps) as outputs:
             features = halves.forward_features(x_BCHW)
             logits_BK = halves.forward_head(features) if classify else None
+        _require_all(outputs, taps)
         with torch.no_grad():
             pre_logits_BD = halves.forward_head(features.detach(), pre_logits=True)
     height, width = x_BCHW.shape[-2:]
@@ -97,12 +100,22 @@ def _tapped(model: nn.Module, taps: Taps) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
+def _require_all(outputs: Mapping[str, Tensor], taps: Taps) -> None:
+    for path in (*taps.gradients, *taps.outputs):
+        if not isinstance(outputs.get(path), Tensor):
+            raise ConfigError(
+                f"The layer {path} gives no tensor in a forward pass. Choose another one, "
+                "such as a norm or a whole block."
+            )
+
+
 Hook = Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]
 
 
 def _observe(outputs: dict[str, Tensor], path: str) -> Hook:
     def hook(_module: nn.Module, _args: tuple[object, ...], output: Tensor) -> None:
-        outputs[path] = output.detach()
+        if isinstance(output, Tensor):
+            outputs[path] = output.detach()
 
     return hook
 
@@ -110,6 +123,8 @@ def _observe(outputs: dict[str, Tensor], path: str) -> Hook:
 def _start_graph(outputs: dict[str, Tensor], path: str) -> Hook:
     def hook(_module: nn.Module, _args: tuple[object, ...], output: Tensor) -> Tensor:
         # Behind another tap the output is part of that graph already; cutting it would starve it.
+        if not isinstance(output, Tensor):
+            return output
         tapped = output if output.requires_grad else output.detach().requires_grad_()
         outputs[path] = tapped
         # The rest of the network gets a copy: an in-place activation would spoil the tap.

@@ -145,10 +145,13 @@ class BoundGradCAM:
         grid = grid_of(self.subject.model, activation, image_size=run.image_size)
         gradients = (grid(self._gradient(run, c)) for c in self._classes(run).unbind(1))
         if not any(gradient.any() for gradient in gradients):
+            usual = find_target_layer(self.subject.model)
+            other = (
+                f"{usual} or an earlier one" if usual != self.layer else "that of an earlier layer"
+            )
             raise ConfigError(
                 f"gradcam.layer={self.layer}: no class score depends on the patches there, so "
-                "every map would be empty.\n"
-                f"Use gradcam.layer={find_target_layer(self.subject.model)} or an earlier layer."
+                f"every map would be empty.\nSet gradcam.layer to {other}."
             )
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:

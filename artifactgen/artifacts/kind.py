@@ -70,7 +70,10 @@ class Artifact(Protocol):
 class BoundArtifact(Protocol):
     """A kind, ready to compute and draw. Used from several threads: it must not change."""
 
-    taps: Taps
+    @property
+    def taps(self) -> Taps:
+        """Which layers' outputs it needs."""
+        ...
 
     def compute(self, run: Pass) -> Arrays:
         """Named float32 or integer arrays of leading dimension B, on the CPU."""

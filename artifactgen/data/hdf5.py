@@ -44,9 +44,9 @@ class Hdf5:
     negative where unknown. Names of the classes: the option, else the attribute `classes` of the
     labels or of the file, else "0", "1", … up to the highest label.
 
-    uint8 and uint16 images stay what they are; bool becomes 0 and 255. Signed and wider integers
-    have no range that a scale could be taken from: like floating ones they become float32 with
-    their values as they are. A record with NaN or Inf is a `Failure`.
+    uint8 and uint16 images stay what they are; bool becomes 0 and 255, floats
+    become float32 as they are. Signed and wider integers are refused: they have no range that
+    pixels could be scaled by. A record with NaN or Inf is a `Failure`.
     """
 
     path: str

@@ -107,6 +107,11 @@ def find_axes(images: h5py.Dataset, layout: LayoutOption) -> Layout:
     name, shape = where(images), images.shape
     if images.dtype.kind not in "iufb":
         raise DataError(f"{name} holds {images.dtype}, not numbers.")
+    if images.dtype.kind in "iu" and sample_dtype(images.dtype).kind == "f":
+        raise DataError(
+            f"{name} holds {images.dtype}, a type without a range that pixels could be scaled "
+            "by. Store uint8 or uint16, or floats as the model takes them."
+        )
     if shape is None or len(shape) not in (3, 4) or 0 in shape[1:]:
         raise DataError(f"{name} has shape {shape}; expected (N,H,W), (N,H,W,C) or (N,C,H,W).")
     if layout == "auto":

@@ -103,7 +103,7 @@ def grid_of(model: nn.Module, activation: Tensor, *, image_size: tuple[int, int]
         return Grid(height, width, channels_last=channels_last)
     if activation.ndim == 3:
         prefix = int(getattr(model, "num_prefix_tokens", 0))
-        height, width = token_grid(activation.shape[1] - prefix, image_size=image_size)
+        height, width = token_grid(model, activation.shape[1] - prefix, image_size=image_size)
         return Grid(height, width, prefix)
     raise ConfigError(
         f"The layer's output has shape {tuple(activation.shape)}: no position for each part of "
@@ -111,16 +111,23 @@ def grid_of(model: nn.Module, activation: Tensor, *, image_size: tuple[int, int]
     )
 
 
-def token_grid(tokens: int, *, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a grid of patch tokens that has the aspect ratio of the image.
+def token_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the grid that patch tokens form.
 
-    >>> token_grid(98, image_size=(112, 224))
-    (7, 14)
+    The model's own patch grid where it has as many patches; else, as in later stages of a
+    hierarchical model, the grid with the aspect ratio of the image.
+
+    Raises:
+        ConfigError: no grid has as many tokens.
     """
+    own = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if own is not None and own[0] * own[1] == tokens:
+        return int(own[0]), int(own[1])
     image_height, image_width = image_size
     height = round((tokens * image_height / image_width) ** 0.5)
-    if height < 1 or tokens % height:
+    width = round((tokens * image_width / image_height) ** 0.5)
+    if height * width != tokens:
         raise ConfigError(
             f"{tokens} tokens do not form a grid over an image of {image_height} × {image_width}."
         )
-    return height, tokens // height
+    return height, width

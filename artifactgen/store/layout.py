@@ -16,6 +16,15 @@ _DEVICE_NAMES = frozenset(
 _MAX_BYTES = 200
 
 OWNED_DIRS = ("embeddings", "gradcam", "attention_maps", "maps", ".artifactgen")
+OWNED_PATTERNS = (
+    "embeddings/*_embeddings.pt",
+    "embeddings/*_embedding.pt",
+    "gradcam/*/class_*.png",
+    "attention_maps/*_attention.png",
+    "maps/*/*.h5",
+)
+"""What the program makes in those of its folders that users look into."""
+
 OWNED_FILES = (
     "classes.json",
     "manifest.parquet",
@@ -114,6 +123,11 @@ class ScopeLayout:
     def manifest(self) -> Path:
         """This scope's rows of the run's manifest."""
         return self.root / "manifest.parquet"
+
+    @property
+    def failures(self) -> Path:
+        """This scope's failed records."""
+        return self.root / "failures.json"
 
     @property
     def ledger(self) -> Path:

@@ -6,7 +6,8 @@ if its entry is there, was made with the same settings, and the files still are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from artifactgen.store.atomic import read_json, sha256_file, write_json
 from artifactgen.store.fingerprint import fingerprint as checksum
 from artifactgen.store.layout import Layout
+from artifactgen.store.shardfile import read_columns
 from artifactgen.types import CommittedFile, Failure, Receipt, Shard
 
 
@@ -32,10 +34,7 @@ def describe_file(root: Path, path: Path) -> CommittedFile:
 def is_intact(root: Path, file: CommittedFile) -> bool:
     """Whether a committed file still is what it was, to the bit."""
     path = root / file.path
-    try:
-        return path.stat().st_size == file.size_bytes and sha256_file(path) == file.sha256
-    except FileNotFoundError:
-        return False
+    return has_size(path, file.size_bytes) and sha256_file(path) == file.sha256
 
 
 def committed(
@@ -50,8 +49,25 @@ def committed(
     return {
         shard: receipt
         for shard, receipt in receipts
-        if receipt and all(is_intact(layout.root, file) for file in receipt.files)
+        if receipt
+        and all(is_intact(layout.root, file) for file in receipt.files)
+        and _has_pictures(layout.root, receipt)
     }
+
+
+def _has_pictures(root: Path, receipt: Receipt) -> bool:
+    """Whether every picture of a shard is there, in its size; the shard's own file lists them."""
+    _, strings = read_columns(root / receipt.files[0].path)
+    sizes = (item for sizes in strings["sizes"] for item in json.loads(sizes).items())
+    return all(has_size(root / path, size_bytes) for path, size_bytes in sizes)
+
+
+def has_size(path: Path, size_bytes: int) -> bool:
+    """Whether a file is there with as many bytes."""
+    try:
+        return path.stat().st_size == size_bytes
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _read_entry(layout: Layout, scope: str, shard: Shard, fingerprint: str) -> Receipt | None:
@@ -75,9 +91,3 @@ def _receipt(entry: dict[str, Any]) -> Receipt:
         picture_bytes=entry["picture_bytes"],
         seconds=entry["seconds"],
     )
-
-
-def recorded_failures(layout: Layout, scope: str) -> Iterator[Failure]:
-    """The failed records of a scope that is merged, in the data set's order."""
-    for path in sorted(layout.scope(scope).ledger.glob("*.json")):
-        yield from _receipt(read_json(path)).failures

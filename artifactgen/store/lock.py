@@ -50,6 +50,12 @@ def _acquire(file: TextIO) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(_SECONDS_BETWEEN_TRIES)
+        except OSError as error:
+            raise OutputError(
+                f"{file.name}: this file system has no locks ({error.strerror}), so two runs "
+                "could write at once. Give an output_dir on another one, or mount it with locks "
+                "(Lustre: -o flock)."
+            ) from error
         else:
             return True
     return False

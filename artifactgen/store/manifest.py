@@ -48,7 +48,7 @@ def manifest_row(row: Row, *, pt_row: int | None, status: dict[str, str]) -> dic
         "split": storable(row.split),
         "position": row.position,
         "row": pt_row,
-        "label": row.label,
+        "label": None if failed else row.label,
         "prediction": row.prediction,
         "error": storable(f"{row.failure.stage}: {row.failure.reason}") if row.failure else None,
         **{k: FAILED if failed and s == DONE else s for k, s in status.items()},
@@ -76,9 +76,3 @@ def concatenate(path: Path, parts: Sequence[Path], *, temp_dir: Path) -> None:
                 file = pq.ParquetFile(part)
                 for group in range(file.num_row_groups):
                     writer.write_table(file.read_row_group(group))
-
-
-def count_by_status(path: Path, kind: str) -> dict[str, int]:
-    """How many records of a manifest have each status of a kind."""
-    counts = pq.read_table(path, columns=[kind])[kind].value_counts()
-    return {str(item["values"]): int(item["counts"]) for item in counts.to_pylist()}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from artifactgen.store.atomic import read_json, write_json
 from artifactgen.store.layout import Layout
-from artifactgen.store.ledger import describe_file
+from artifactgen.store.ledger import describe_file, has_size
 from artifactgen.store.manifest import manifest_row, write_manifest
 from artifactgen.store.plan import Scope
 from artifactgen.store.reducer import EmbeddingsFile, Row, read_rows
-from artifactgen.types import CommittedFile, Receipt
+from artifactgen.types import CommittedFile, Failure, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,20 @@ def merge(layout: Layout, scope: Scope, receipts: Sequence[Receipt], recipe: Rec
     """
     assert tuple(receipt.shard for receipt in receipts) == scope.shards
     files = _merge_records if scope.record_ids else _merge_split
-    written = files(layout, scope, receipts, recipe)
+    state = layout.scope(scope.name)
+    failures = [asdict(failure) for receipt in receipts for failure in receipt.failures]
+    write_json(state.failures, failures, temp_dir=layout.temp)
+    written = [describe_file(layout.root, state.failures)]
+    written += files(layout, scope, receipts, recipe)
     result = {
         "fingerprint": recipe.fingerprint,
         "records": sum(receipt.records for receipt in receipts),
-        "failures": sum(len(receipt.failures) for receipt in receipts),
+        "failures": len(failures),
         "pictures": sum(receipt.pictures for receipt in receipts),
         "picture_bytes": sum(receipt.picture_bytes for receipt in receipts),
         "seconds": dict(sum((Counter(receipt.seconds) for receipt in receipts), Counter())),
         "files": [[file.path, file.size_bytes, file.sha256] for file in written],
     }
-    state = layout.scope(scope.name)
     write_json(state.result, result, temp_dir=layout.temp)
     shutil.rmtree(state.shards, ignore_errors=True)  # their rows are in the merged files now
 
@@ -123,9 +126,10 @@ def merged(layout: Layout, scope: str, *, fingerprint: str) -> dict[str, Any] | 
         same = result["fingerprint"] == fingerprint
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return result if same and all(_is_in_place(layout.root, file) for file in files) else None
+    in_place = all(has_size(layout.root / file.path, file.size_bytes) for file in files)
+    return result if same and in_place else None
 
 
-def _is_in_place(root: Path, file: CommittedFile) -> bool:
-    path = root / file.path
-    return path.is_file() and path.stat().st_size == file.size_bytes
+def recorded_failures(layout: Layout, scope: str) -> list[Failure]:
+    """The failed records of a scope that is merged, in the data set's order."""
+    return [Failure(**failure) for failure in read_json(layout.scope(scope).failures)]

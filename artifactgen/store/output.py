@@ -11,7 +11,9 @@ from typing import Any
 from artifactgen.errors import OutputError
 from artifactgen.store.atomic import read_json, write_json
 from artifactgen.store.fingerprint import difference
-from artifactgen.store.layout import OWNED_DIRS, OWNED_FILES, Layout
+from artifactgen.store.layout import OWNED_DIRS, OWNED_FILES, OWNED_PATTERNS, Layout
+
+_BEING_REMOVED = {"overwrite": "a removal was interrupted"}
 
 
 def check_output(layout: Layout, *, data_root: Path | None) -> None:
@@ -63,15 +65,33 @@ def refuse_other_settings(layout: Layout, changes: list[str]) -> None:
 
 
 def remove_owned(layout: Layout) -> None:
-    """Remove everything that the program makes, the lock apart; foreign files stay."""
+    """Remove everything that the program makes, the lock apart; foreign files stay.
+
+    From the first moment on the settings say that a removal is under way. Killed in the middle,
+    the directory is thereby refused until a run with `overwrite=true` has finished the removal.
+    """
+    layout.success.unlink(missing_ok=True)
+    write_json(layout.settings, _BEING_REMOVED, temp_dir=layout.temp)
     for name in OWNED_FILES:
         (layout.root / name).unlink(missing_ok=True)
+    for pattern in OWNED_PATTERNS:
+        for path in layout.root.glob(pattern):
+            path.unlink()
+    for folder in sorted(layout.root.glob("*/*/"), reverse=True):
+        _remove_empty(folder, layout)
     for name in OWNED_DIRS:
-        if layout.root / name != layout.state:
-            shutil.rmtree(layout.root / name, ignore_errors=True)
+        _remove_empty(layout.root / name, layout)
     for path in layout.state.iterdir():
-        if path != layout.lock:
+        if path not in (layout.lock, layout.settings):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _remove_empty(folder: Path, layout: Layout) -> None:
+    """Remove a folder of ours that has nothing left in it."""
+    top = folder.relative_to(layout.root).parts[0]
+    is_ours = top in OWNED_DIRS and folder.is_dir() and layout.state not in (folder, folder.parent)
+    if is_ours and not folder.is_symlink() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def open_output(layout: Layout, settings: Mapping[str, Any]) -> None:

@@ -109,3 +109,23 @@ def test_class_token_attention_without_class_token_is_refused_with_the_remedy():
 def test_blocks_that_there_are_not_are_refused(layers):
     with pytest.raises(ConfigError, match=r"attention\.layers"):
         bind(AttentionMaps(layers=layers), random_model("test_vit"), (160, 160))
+
+
+def test_the_grid_is_the_models_own_where_patches_are_not_square():
+    model = random_model("test_vit", img_size=(224, 224), patch_size=(8, 32))
+    x_BCHW = random_images(size=(224, 224))
+    attention = compute(model, x_BCHW, AttentionMaps())
+    rows = attention_matrices(model, x_BCHW)[-1][:, :, 0, 1:].reshape(3, 1, -1, 28, 7)
+    np.testing.assert_allclose(attention, rows.numpy(), atol=TOLERANCE, rtol=0)
+
+
+def test_norms_of_queries_and_keys_work_in_bf16():
+    model = random_model("test_vit", qk_norm=True)
+    x_BCHW = random_images(size=(160, 160))
+    exact = compute(model, x_BCHW, AttentionMaps())
+    bound = bind(AttentionMaps(), model, (160, 160))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = run(model, bound, x_BCHW)
+    attention = bound.compute(mixed)["attention"]
+    assert attention.dtype == np.float32
+    assert np.corrcoef(attention.ravel(), exact.ravel())[0, 1] > 0.99

@@ -6,6 +6,7 @@ from helpers import random_images, random_model
 from torch import nn
 
 from artifactgen.artifacts.forward import Taps, forward
+from artifactgen.errors import ConfigError
 
 
 def hooks_of(model: nn.Module) -> int:
@@ -93,3 +94,13 @@ def test_a_model_without_classifier_gives_no_logits():
     model = random_model("test_vit")
     run = forward(model, random_images(size=(160, 160)), taps=Taps(), classify=False)
     assert run.logits_BK is None
+
+
+@pytest.mark.parametrize("path", ["blocks.1.attn.attn_drop", "blocks.1.attn.qkv.nothing"])
+def test_a_layer_that_gives_nothing_is_refused(path):
+    model = random_model("test_vit")
+    model.blocks[1].attn.qkv.add_module("nothing", nn.Identity())
+    for taps in (Taps(outputs=(path,)), Taps(gradients=(path,))):
+        with pytest.raises(ConfigError, match="gives no tensor"):
+            forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+    assert hooks_of(model) == 0

@@ -118,7 +118,7 @@ def test_a_layer_behind_which_patches_do_not_count_is_refused():
     model = random_model("test_vit", global_pool="token")
     bound = bind(GradCAM(layer="blocks.5"), model, (160, 160))
     forward_pass = run(model, bound, random_images(size=(160, 160)))
-    with pytest.raises(ConfigError, match=r"gradcam.layer=blocks\.5\.norm1"):
+    with pytest.raises(ConfigError, match=r"to blocks\.5\.norm1"):
         bound.check(forward_pass)
     good = bind(GradCAM(), model, (160, 160))
     good.check(run(model, good, random_images(size=(160, 160))))

@@ -46,12 +46,17 @@ def commit_shard() -> CommitShard:
             columns["embeddings"] = np.stack([embedding(row) for row in rows])
             columns["predictions"] = columns["rows"] % 2
         files = [{"gradcam": [f"gradcam/{row}/class_0.png"]} for row in rows]
+        for row in rows:
+            picture = layout.root / f"gradcam/{row}/class_0.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.write_bytes(b"0123456789")
         write_columns(
             path,
             columns,
             strings={
                 "record_ids": [json.dumps(name(row)) for row in rows],
                 "files": [json.dumps(of_row) for of_row in files],
+                "sizes": [json.dumps({f"gradcam/{row}/class_0.png": 10}) for row in rows],
             },
             temp_dir=layout.temp,
         )

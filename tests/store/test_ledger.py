@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from artifactgen.store.layout import Layout
-from artifactgen.store.ledger import commit, committed, recorded_failures
-from artifactgen.types import Failure, Receipt, Shard
+from artifactgen.store.ledger import commit, committed
+from artifactgen.types import Receipt, Shard
 
 FINGERPRINT = "f" * 64
 SHARDS = tuple(Shard("train", i, 4 * i, 4 * i + 4) for i in range(5))
@@ -93,11 +94,10 @@ def test_the_second_file_of_a_shard_counts_as_well(layout, commit_shard) -> None
     assert done(layout) == {}
 
 
-def test_failures_are_listed_in_the_order_of_the_data(layout) -> None:
-    failures = [Failure(f"\ud800{row}", "train", row, "read", "é\n") for row in range(30)]
-    for i in (2, 0, 1):
-        some = tuple(failures[10 * i : 10 * i + 10])
-        receipt = Receipt(Shard("train", i, 10 * i, 10 * i + 10), records=0, failures=some)
-        commit(layout, "train", receipt, fingerprint=FINGERPRINT)
-    assert list(recorded_failures(layout, "train")) == failures
-    assert list(recorded_failures(layout, "val")) == []
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda p: p.write_bytes(b""), lambda p: shutil.rmtree(p.parent)]
+)
+def test_a_shard_whose_picture_is_gone_or_cut_is_not_committed(layout, receipts, damage) -> None:
+    damage(layout.root / f"gradcam/{VICTIM.start}/class_0.png")
+    found = committed(layout, "train", SHARDS, fingerprint=FINGERPRINT)
+    assert set(found) == set(SHARDS) - {VICTIM}

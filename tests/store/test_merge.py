@@ -14,8 +14,8 @@ import torch
 from artifactgen.errors import RunError
 from artifactgen.store.layout import Layout
 from artifactgen.store.ledger import committed
-from artifactgen.store.manifest import concatenate, count_by_status
-from artifactgen.store.merge import Recipe, merge, merged
+from artifactgen.store.manifest import concatenate
+from artifactgen.store.merge import Recipe, merge, merged, recorded_failures
 from artifactgen.store.plan import Scope, cut
 from artifactgen.store.reducer import EmbeddingsFile
 from artifactgen.types import Receipt, Shard
@@ -83,8 +83,16 @@ def test_the_manifest_lists_failures_in_their_places(layout, receipts) -> None:
         picture = [f"gradcam/{row['position']}/class_0.png"]
         assert row["gradcam_files"] == ([] if failed else picture)
         assert failed or pt_ids[row["row"]] == row["record_id"]
-    counts = count_by_status(layout.scope("train").manifest, "gradcam")
-    assert counts == {"ok": 146, "failed": 4}
+    assert [row["gradcam"] for row in rows].count("failed") == 4
+
+
+def test_failures_are_kept_in_the_order_of_the_data(layout, receipts) -> None:
+    merge(layout, SCOPE, receipts, RECIPE)
+    for entry in layout.scope("train").ledger.glob("*.json"):
+        entry.write_bytes(b"")  # damaged later, it does not matter any more
+    failures = recorded_failures(layout, "train")
+    assert [failure.row for failure in failures] == sorted(BROKEN)
+    assert failures == [failure for receipt in receipts for failure in receipt.failures]
 
 
 def test_merging_again_or_elsewhere_gives_the_same_bytes(tmp_path, commit_shard) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from artifactgen.errors import OutputError
-from artifactgen.store.layout import OWNED_DIRS, OWNED_FILES, Layout
+from artifactgen.store.layout import OWNED_FILES, Layout
 from artifactgen.store.output import (
     check_output,
     difference_to,
@@ -19,6 +19,14 @@ from artifactgen.store.output import (
     remove_owned,
 )
 
+OURS = (
+    "embeddings/train_embeddings.pt",
+    "embeddings/p%2F1_embedding.pt",
+    "gradcam/p1/class_0.png",
+    "attention_maps/p1_attention.png",
+    "maps/train/train-000000.h5",
+    ".artifactgen/scopes/train/ledger/train-000000.json",
+)
 SETTINGS: dict[str, Any] = {"model": {"backbone": "vit"}, "limit": None}
 
 
@@ -33,10 +41,11 @@ def filled(layout: Layout) -> Layout:
     layout.lock.touch()
     for name in OWNED_FILES:
         (layout.root / name).write_text("ours")
-    for name in OWNED_DIRS:
-        (layout.root / name / "deep" / "er").mkdir(parents=True)
-        (layout.root / name / "deep" / "file").write_text("ours")
-    (layout.root / "notes.txt").write_text("mine")
+    for path in OURS:
+        (layout.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (layout.root / path).write_text("ours")
+    for path in ("notes.txt", "embeddings/umap.pdf"):
+        (layout.root / path).write_text("mine")
     (layout.root / "mine" / "deep").mkdir(parents=True)
     (layout.root / "mine" / "deep" / "manifest.parquet").write_text("mine")
     return layout
@@ -120,15 +129,30 @@ def test_damaged_settings_are_others(layout: Layout, content: bytes) -> None:
     (change,) = difference_to(layout, SETTINGS)
     assert "damaged" in change
     remove_owned(layout)
+    assert difference_to(layout, SETTINGS), "the removal is not over before a run has begun"
+    open_output(layout, SETTINGS)
     assert difference_to(layout, SETTINGS) == []
 
 
 def test_starting_anew_removes_what_is_ours_and_nothing_else(filled: Layout) -> None:
     remove_owned(filled)
     foreign = {"notes.txt", "mine", "mine/deep", "mine/deep/manifest.parquet"}
-    assert tree(filled.root) == foreign | {".artifactgen", ".artifactgen/lock"}
+    foreign |= {"embeddings", "embeddings/umap.pdf"}
+    state = {".artifactgen", ".artifactgen/lock", ".artifactgen/settings.json"}
+    assert tree(filled.root) - {".artifactgen/tmp"} == foreign | state
     remove_owned(filled)
     assert filled.lock.exists()
+
+
+def test_a_removal_that_was_interrupted_is_finished_before_anything_else(filled: Layout) -> None:
+    """Its first step; then the process dies."""
+    (filled.root / "gradcam/p1/class_0.png").unlink()
+    (filled.root / "gradcam/p1/class_0.png").mkdir()  # what cannot be unlinked stops the removal
+    with pytest.raises(OSError, match="class_0"):
+        remove_owned(filled)
+    assert not filled.success.exists()
+    with pytest.raises(OutputError, match="interrupted"):
+        refuse_other_settings(filled, difference_to(filled, SETTINGS))
 
 
 def test_files_of_others_are_mentioned(filled: Layout) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from artifactgen import __version__
@@ -56,15 +56,11 @@ def finish(run: Run, ready: Preflight, crew: Crew) -> None:
         results = _merged_splits(run)
         _report(run, ready, crew, results)
     own = [results[scope.name] for scope in run.scopes]
-    records = sum(result["records"] for result in own)
-    failures = sum(result["failures"] for result in own)
+    records, failures = _count(own)
     log.info(describe.outcome(records, failures, run.phases.with_total()))
     for name in foreign_files(run.layout):
         log.info("%s is not of this program, and was left alone.", run.layout.root / name)
-    for name, result in results.items():
-        total = result["records"] + result["failures"]
-        if result["failures"] > run.settings.max_failures * total:
-            raise _too_many_failures(run, name, result["failures"], total)
+    _check_failures(run, results)
     if not run.settings.record_id:
         success = {"fingerprint": run.built.job.fingerprint, "splits": list(results)}
         write_json(run.layout.success, success, temp_dir=run.layout.temp)
@@ -72,10 +68,20 @@ def finish(run: Run, ready: Preflight, crew: Crew) -> None:
     log.info(describe.where(run.layout))
 
 
-def _too_many_failures(run: Run, scope: str, failures: int, records: int) -> RunError:
-    first = recorded_failures(run.layout, scope)[0]
-    return RunError(
-        f"{scope}: {failures} of {records} records failed, more than max_failures="
+def _count(results: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Records that are done, and records that failed."""
+    every = list(results)
+    return sum(result["records"] for result in every), sum(result["failures"] for result in every)
+
+
+def _check_failures(run: Run, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Hold everything that is to be called complete against `max_failures`."""
+    records, failures = _count(results.values())
+    if failures <= run.settings.max_failures * (records + failures):
+        return
+    first = next(f for scope in results for f in recorded_failures(run.layout, scope))
+    raise RunError(
+        f"{failures} of {records + failures} records failed, more than max_failures="
         f"{run.settings.max_failures} allows; the rest is complete.\n"
         f"The first, {first.record_id}: {first.reason}\n"
         + ("" if run.settings.record_id else f"All are in {run.layout.root / 'failures.csv'}.\n")

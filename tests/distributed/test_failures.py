@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -78,6 +80,8 @@ def test_a_single_record_that_fails_is_told_with_its_reason(
     assert "train_004: NaN or Inf among the pixels" in outcome.text
     assert "failures.csv" not in outcome.text
     assert not list(workspace.output.rglob("*.pt"))
+    again = workspace.run(*options, "record_id=train_004")
+    assert again.exit_code == 1, "it is not complete the second time either"
     beside = workspace.run(*options, "record_id=train_005")
     assert beside.exit_code == 0, beside.text
 
@@ -91,3 +95,52 @@ def test_nothing_readable_is_refused_before_any_work(workspace: Workspace, tmp_p
     assert outcome.exit_code == 2
     assert "None of the first 24 records can be read. The first, train_000: NaN" in outcome.text
     assert not workspace.output.exists()
+
+
+def test_a_good_split_does_not_make_a_failed_one_complete(
+    workspace: Workspace, options: tuple[str, ...]
+) -> None:
+    assert workspace.run(*options, "splits=[train]").exit_code == 1
+    assert workspace.run(*options, "splits=[test]").exit_code == 1
+    assert not (workspace.output / "_SUCCESS.json").exists()
+    assert workspace.run(*options, "splits=[train]").exit_code == 1
+    assert workspace.run(*options, "splits=[train,test]", "max_failures=0.1").exit_code == 0
+
+
+def test_a_shard_that_fails_is_tried_again_and_then_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that stops answering in the middle of a run, for a while or for good."""
+    calls = []
+
+    def silent_disk(*arguments: object, **options: object) -> None:
+        calls.append(1)
+        raise OSError(errno.EIO, "Input/output error", "out")
+
+    monkeypatch.setattr("artifactgen.worker.sync_filesystem", silent_disk)
+    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+    assert outcome.exit_code == 1
+    assert "Shard val-000000: OSError" in outcome.text
+    assert "Resume with" in outcome.text
+    assert len(calls) == 3
+    monkeypatch.undo()
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[val]").exit_code == 0
+
+
+def test_a_deleted_picture_of_an_interrupted_run_is_drawn_again(workspace: Workspace) -> None:
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[val]").exit_code == 0
+    expected = {p.name: p.read_bytes() for p in (workspace.output / "gradcam/val_001").iterdir()}
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[val]").text.count("Complete") == 1
+    (workspace.output / "embeddings" / "val_embeddings.pt").unlink()
+    shutil.rmtree(workspace.output / "gradcam" / "val_001")
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[val]").exit_code == 0
+    found = {p.name: p.read_bytes() for p in (workspace.output / "gradcam/val_001").iterdir()}
+    assert found == expected
+
+
+def test_without_a_classifier_the_number_of_classes_is_of_no_concern(workspace: Workspace) -> None:
+    refused = workspace.run(EXPERIMENT, CKPT, "model.num_classes=0")
+    assert refused.exit_code == 2
+    assert "generate_gradcam=false" in refused.text
+    done = workspace.run(EXPERIMENT, CKPT, "model.num_classes=0", "generate_gradcam=false")
+    assert done.exit_code == 0, done.text

@@ -81,6 +81,8 @@ def make_reproducible(*, exact: bool) -> None:
     Args:
         exact: also compute float32 as float32, not as TF32, whose error is about 1e-3.
     """
+    if not torch.cuda.is_available():
+        return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

@@ -150,8 +150,8 @@ def _save(model: nn.Module, settings: dict[str, Any], schedule: Schedule, ckpt: 
         "global_step": schedule.steps,
         "pytorch-lightning_version": "2.5.0",
     }
-    with replacing(ckpt, temp_dir=ckpt.parent) as temp:
-        torch.save(content, temp)
+    with replacing(ckpt, temp_dir=ckpt.parent) as temp, temp.open("wb") as file:
+        torch.save(content, file)  # by handle: by path, torch stores the temporary name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

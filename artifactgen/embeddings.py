@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Embeddings:
     """The embeddings of a split."""
 
@@ -24,6 +24,10 @@ class Embeddings:
     """Names of the labels."""
     meta: Mapping[str, Any]
     """Model, pooling, precision, checkpoint."""
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.embeddings.shape))
+        return f"<Embeddings {shape}, {len(self.classes)} classes, {self.meta.get('model')}>"
 
     def __len__(self) -> int:
         return len(self.record_ids)

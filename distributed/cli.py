@@ -24,9 +24,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from artifactgen.errors import ArtifactGenError, UsageError, did_you_mean
+from artifactgen import __version__
+from artifactgen.errors import ArtifactGenError, ConfigError, UsageError, did_you_mean
 from distributed.console import log_error, log_to_stderr
-from distributed.job import SWEEP_NAMING, JobFailedError, run_job
+from distributed.job import SWEEP_NAMING, JobFailedError, refuse_launcher, run_job
 
 PROGRAM = "generate_artifacts"
 MISUSED, INTERRUPTED = 2, 130
@@ -44,6 +45,9 @@ def config_dir() -> Path:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run the program with command-line arguments; its exit code."""
+    if list(arguments) in (["--help"], ["-h"], ["--version"]):
+        sys.stdout.write(f"artifactgen {__version__}\n" if "--version" in arguments else usage())
+        return 0
     command = shlex.join([PROGRAM, *arguments])
     log_to_stderr()
     register_resolvers()
@@ -67,6 +71,19 @@ def run_command(arguments: Sequence[str]) -> int:
     return 0
 
 
+def usage() -> str:
+    """What `--help` prints: the shape of a command, and every root option with its comment."""
+    options = (config_dir() / "artifacts.yaml").read_text(encoding="utf-8")
+    first, last = "# The trained model", "\nhydra:"
+    return (
+        f"{PROGRAM} experiment=<name> ckpt_path=<file> [option=value …]\n"
+        f"{PROGRAM} --config-dir <your folder> experiment=<name> ckpt_path=<file> …\n\n"
+        "With an experiment, --cfg job prints every option, and dry_run=true what would be done.\n"
+        "The root options, with their defaults:\n\n"
+        f"{options[options.index(first) : options.index(last)]}"
+    )
+
+
 def register_resolvers() -> None:
     """What our configuration files compute: `${basename:embeddings/demo}` is `demo`."""
     OmegaConf.register_new_resolver("basename", lambda path: Path(path).name, replace=True)
@@ -80,10 +97,21 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     its own, named after what is swept: Hydra's `override_dirname` without the overrides that all
     jobs share.
     """
+    for argument in arguments:
+        if argument.startswith("hydra/launcher="):
+            _refuse_before_hydra(argument.partition("=")[2])
     prepared = [_quoted(argument) for argument in sorted(arguments, key=_is_override)]
     if "-m" in prepared or "--multirun" in prepared:
         prepared.append(f"{SWEEP_NAMING}[{','.join(_shared_keys(prepared))}]")
     return prepared
+
+
+def _refuse_before_hydra(launcher: str) -> None:
+    """With `-m` Hydra would have submitted jobs before one of them could refuse."""
+    try:
+        refuse_launcher(launcher)
+    except ConfigError as error:
+        raise JobFailedError(error) from error
 
 
 def _is_override(argument: str) -> bool:

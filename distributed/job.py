@@ -52,7 +52,7 @@ def run_job(config: DictConfig) -> None:
 
 
 def _run(config: DictConfig) -> None:
-    _refuse_unready_launcher()
+    refuse_launcher(str(HydraConfig.get().runtime.choices.get("hydra/launcher")))
     composed: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     composed["output_dir"] = str(_own_output_dir(Path(composed["output_dir"])))
     if composed["debug"] is True:
@@ -79,8 +79,8 @@ def _own_output_dir(output_dir: Path) -> Path:
     return output_dir / safe_name(swept) if in_sweep else output_dir
 
 
-def _refuse_unready_launcher() -> None:
-    launcher = str(HydraConfig.get().runtime.choices.get("hydra/launcher"))
+def refuse_launcher(launcher: str) -> None:
+    """`ConfigError` for a launcher that the program cannot use yet."""
     if launcher.startswith("submitit"):
         raise ConfigError(
             f"hydra/launcher={launcher}: submitting from here is not available yet.\n"

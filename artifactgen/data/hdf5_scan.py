@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -189,7 +190,8 @@ def _companion(
 def _splits(split: h5py.Dataset | None, n_images: int, stem: str) -> dict[str, Rows]:
     """Rows of each split that the file names; else all rows are the split of the file's name."""
     if split is None:
-        return {stem if stem in _FILE_SPLITS else "test": range(n_images)}
+        named = set(re.split(r"[^A-Za-z0-9]|_", stem)) & set(_FILE_SPLITS)
+        return {named.pop() if len(named) == 1 else "test": range(n_images)}
     names, codes = np.unique(read_strings(split, 0, n_images), return_inverse=True)
     return {str(name): _as_rows(np.flatnonzero(codes == i)) for i, name in enumerate(names)}
 

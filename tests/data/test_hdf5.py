@@ -362,3 +362,18 @@ def test_chunks_that_were_never_written_are_filled(tmp_path: Path) -> None:
         images[2:4] = 1
     found = pixels(read_all(source(tmp_path / "a.h5")))
     assert found[:, 0, 0, 0].tolist() == [9, 9, 1, 1, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("scans_train_01", "train"),
+        ("my-val", "val"),
+        ("training", "test"),
+        ("train_of_the_test", "test"),
+        ("latest", "test"),
+    ],
+)
+def test_a_file_names_its_split_by_a_word(tmp_path: Path, write_hdf5, name, split) -> None:
+    path = write_hdf5(tmp_path / f"{name}.h5", {"images": UINT8_NHW[:2]})
+    assert list(source(path).scan().splits) == [split]

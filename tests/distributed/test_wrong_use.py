@@ -8,6 +8,9 @@ import h5py
 import pytest
 from workspace import CKPT, EXPERIMENT, Outcome, Workspace, snapshot, write_checkpoint
 
+from artifactgen import __version__
+from distributed.cli import run_command
+
 RUN = f"{EXPERIMENT} {CKPT}"
 
 
@@ -198,3 +201,20 @@ def test_debug_gives_the_traceback(workspace: Workspace) -> None:
     assert "Traceback (most recent call last)" in outcome.text
     assert 'distributed/settings.py", line' in outcome.text
     assert "Traceback" not in workspace.run(*RUN.split(), "data.batch_size=-1").text
+
+
+@pytest.mark.parametrize("flags", [(), ("-m",)])
+def test_nothing_is_submitted_to_slurm_yet(workspace: Workspace, flags: tuple[str, ...]) -> None:
+    outcome = workspace.run(*flags, EXPERIMENT, CKPT, "hydra/launcher=submitit_slurm")
+    assert outcome.exit_code == 2
+    assert "slurm/artifacts.sbatch" in outcome.text
+    assert not workspace.output.exists()
+
+
+def test_help_and_version_need_no_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"artifactgen {__version__}\n"
+    assert run_command(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "record_id: null" in text
+    assert "Only these records" in text

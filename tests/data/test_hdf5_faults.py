@@ -118,7 +118,7 @@ for row in range(4):
 BAD = {
     "rank 2": (with_images(4, 6), {}, "expected"),
     "rank 5": (with_images(4, 2, 3, 6, 5), {}, "expected"),
-    "scalar": ({"images": 3}, {}, "expected"),
+    "scalar": ({"images": np.uint8(3)}, {}, "expected"),
     "no pixels": (with_images(4, 0, 5), {}, "expected"),
     "unclear layout": (with_images(4, 20, 20, 20), {}, r"set data\.layout"),
     "layout of another rank": (with_images(4, 6, 5), {"layout": "CHW"}, r"not data\.layout=CHW"),

@@ -6,9 +6,11 @@ import logging
 import os
 import pickle
 import signal
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import ray
@@ -26,6 +28,7 @@ from distributed.runners import Crew, do_task
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """Descriptors and receipts are all that passes through it."""
 _RETRIES = 3
+_THREADS_END_S = 3.0
 
 
 class WorkerActor:
@@ -72,11 +75,13 @@ def run_on_ray(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]
                 max_task_retries=_RETRIES,
             )
         try:
-            for row in receipts.iter_rows():
-                answer = pickle.loads(row["answer"])
-                if isinstance(answer, Exception):
-                    raise answer
-                yield answer
+            # Closed, it ends the execution; only dropped, it goes on while Ray is shut down.
+            with closing(iter(receipts.iter_rows())) as rows_done:
+                for row in rows_done:
+                    answer = pickle.loads(row["answer"])
+                    if isinstance(answer, Exception):
+                        raise answer
+                    yield answer
         except RayError as error:
             raise RunError(_true_message(error)) from error
 
@@ -109,7 +114,20 @@ def _local_ray(crew: Crew) -> Iterator[None]:
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we tell errors ourselves
+    before = set(threading.enumerate())
     try:
         yield
     finally:
+        _join_threads_since(before)
         ray.shutdown()
+
+
+def _join_threads_since(before: set[threading.Thread]) -> None:
+    """Let the threads of Ray Data end, for a bounded time; one of them waits for work for ever.
+
+    A thread that calls into Ray after its shutdown ends the process at once, with exit code 1 and
+    without a word (`core_worker_process.cc`, "The core worker has already been shutdown").
+    """
+    deadline = time.monotonic() + _THREADS_END_S
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from artifactgen.artifacts.forward import Pass, Taps, forward
 from artifactgen.artifacts.kind import BoundArtifact, Subject
-from artifactgen.errors import ConfigError
+from artifactgen.device import AUTOCAST, Download, Precision, Transfers
 
-Accelerator = Literal["auto", "cpu", "gpu"]
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
-_AUTOCAST: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+log = logging.getLogger(__name__)
+
+_SPATIAL_CONVOLUTIONS = 4
+"""A network with more of them is a CNN as far as memory layout goes: a ViT has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,46 +49,27 @@ class Normalization:
         return torch.tensor(values, device=x_BCHW.device).view(-1, 1, 1)
 
 
-def resolve_device(accelerator: Accelerator) -> torch.device:
-    """The device to compute on; `ConfigError` if a GPU is asked for and there is none."""
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    if accelerator == "gpu":
-        raise ConfigError(
-            "accelerator=gpu, but torch finds no CUDA device. Set accelerator=auto or cpu."
-        )
-    return torch.device("cpu")
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A batch that the device may still be working on."""
 
+    parts: tuple[tuple[int, Download], ...]
+    """Of each part, the rows that count, the rest being padding, and what comes of them."""
 
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """`auto` is bf16-mixed where the device computes bf16 natively, else 32-true."""
-    if precision == "16-mixed" and device.type == "cpu":
-        raise ConfigError("precision=16-mixed needs a GPU. Use bf16-mixed or 32-true on a CPU.")
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    return "bf16-mixed" if native else "32-true"
+    @property
+    def halved(self) -> bool:
+        """Whether the batch had to be taken in parts for want of memory."""
+        return len(self.parts) > 1
 
-
-def make_reproducible(*, exact: bool) -> None:
-    """On a GPU, equal bytes in every run: no algorithm that depends on the order of threads.
-
-    Args:
-        exact: also compute float32 as float32, not as TF32, whose error is about 1e-3.
-    """
-    if not torch.cuda.is_available():
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = not exact
-    torch.backends.cudnn.allow_tf32 = not exact
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What came of it, see `Engine.__call__`; waits for the device."""
+        parts = [
+            {name: array[:rows] for name, array in download.arrays().items()}
+            for rows, download in self.parts
+        ]
+        if not self.halved:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +81,19 @@ class Engine:
     device: torch.device
     precision: Precision
     normalization: Normalization
-    channels: int
-    """Channels that the model takes."""
+    fixed_batch: int | None = None
+    """Batches are padded to so many images, as compiled code needs it."""
+    channels_last: bool = False
+    """Whether the channels of an image lie last in memory."""
+    transfers: Transfers = field(init=False)
 
-    def run(self, images_BCHW: NDArray[Any]) -> Pass:
-        """One forward pass. Images with one channel are repeated to what the model takes."""
-        images = torch.from_numpy(images_BCHW).to(self.device, non_blocking=True)
-        x_BCHW = self.normalization(images.expand(-1, self.channels, -1, -1))
-        dtype = _AUTOCAST.get(self.precision)
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            return forward(
-                self.subject.model,
-                x_BCHW,
-                taps=Taps.union(artifact.taps for artifact in self.artifacts.values()),
-                classify=self.subject.has_head,
-            )
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transfers", Transfers(self.device))
+
+    @property
+    def taps(self) -> Taps:
+        """What all artifacts together need of a pass."""
+        return Taps.union(artifact.taps for artifact in self.artifacts.values())
 
     def __call__(self, images_BCHW: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Compute every artifact.
@@ -125,22 +105,66 @@ class Engine:
             The arrays of every artifact, and `predictions`, int64 (B,), and `probabilities`,
             float32 (B,), where there is a classifier. All have leading dimension B.
         """
-        return self.compute(self.run(images_BCHW))
+        return self.start(images_BCHW).arrays()
 
-    def compute(self, run: Pass) -> dict[str, NDArray[Any]]:
-        """The arrays of a forward pass, see `__call__`."""
-        arrays = _classify(run)
+    def start(self, images_BCHW: NDArray[Any]) -> InFlight:
+        """Begin with a batch; on a GPU, this returns long before it is done.
+
+        Where memory does not suffice, the batch is halved, and the same rows are taken again.
+        """
+        try:
+            return InFlight(((len(images_BCHW), self._launch(images_BCHW)),))
+        except torch.OutOfMemoryError:
+            if len(images_BCHW) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = (len(images_BCHW) + 1) // 2
+        log.warning("Out of memory with a batch of %d: taking %d.", len(images_BCHW), half)
+        smaller = replace(self, fixed_batch=self.fixed_batch and half)
+        halves = images_BCHW[:half], images_BCHW[half:]
+        return InFlight(tuple(part for images in halves for part in smaller.start(images).parts))
+
+    def _launch(self, images_BCHW: NDArray[Any]) -> Download:
+        return self.transfers.download(self.compute(self.run(self._padded(images_BCHW))))
+
+    def _padded(self, images_BCHW: NDArray[Any]) -> NDArray[Any]:
+        """The batch with its last image repeated up to the fixed size."""
+        missing = (self.fixed_batch or 0) - len(images_BCHW)
+        if missing <= 0:
+            return images_BCHW
+        return np.concatenate([images_BCHW, np.repeat(images_BCHW[-1:], missing, axis=0)])
+
+    def run(self, images_BCHW: NDArray[Any]) -> Pass:
+        """One forward pass. Images with one channel are repeated to what the model takes."""
+        images = self.transfers.upload(images_BCHW)
+        x_BCHW = self.normalization(images.expand(-1, self.subject.channels, -1, -1))
+        if self.channels_last:
+            x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        dtype = AUTOCAST.get(self.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            return forward(
+                self.subject.model, x_BCHW, taps=self.taps, classify=self.subject.has_head
+            )
+
+    def compute(self, run: Pass) -> dict[str, Tensor]:
+        """The tensors of a forward pass, on the device, see `__call__`."""
+        tensors = _classify(run)
         for artifact in self.artifacts.values():
-            arrays.update(artifact.compute(run))
-        return arrays
+            tensors.update(artifact.compute(run))
+        return tensors
 
 
-def _classify(run: Pass) -> dict[str, NDArray[Any]]:
+def is_convolutional(model: nn.Module) -> bool:
+    """Whether a model is one that computes faster with channels last in memory."""
+    spatial = (m for m in model.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1)
+    return sum(1 for _ in spatial) > _SPATIAL_CONVOLUTIONS
+
+
+def _classify(run: Pass) -> dict[str, Tensor]:
     if run.logits_BK is None:
         return {}
-    probabilities_BK = run.logits_BK.detach().float().softmax(1)
-    best_B, predictions_B = probabilities_BK.max(1)
-    return {"predictions": predictions_B.cpu().numpy(), "probabilities": best_B.cpu().numpy()}
+    best_B, predictions_B = run.logits_BK.detach().float().softmax(1).max(1)
+    return {"predictions": predictions_B, "probabilities": best_B}
 
 
 def finite_rows(arrays: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.bool_]:

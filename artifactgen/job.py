@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from artifactgen import __version__
 from artifactgen.artifacts.kind import Artifact, BoundArtifact, Subject
+from artifactgen.compiling import compile_parts
 from artifactgen.data.source import Catalog, Source
-from artifactgen.engine import (
-    Accelerator,
-    Engine,
-    Normalization,
-    Precision,
-    resolve_device,
-    resolve_precision,
-)
+from artifactgen.device import Accelerator, Precision, resolve_device, resolve_precision
+from artifactgen.engine import Engine, Normalization, is_convolutional
 from artifactgen.errors import CheckpointError, UnsupportedError
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import load_model
@@ -45,6 +42,8 @@ class Job:
     precision: Precision = "auto"
     compute_threads: int | None = None
     """Threads of torch in each worker; None leaves torch's own choice."""
+    compiled: bool = False
+    """Whether parts of the model go through `torch.compile`."""
     save_maps: bool = False
 
     @property
@@ -76,6 +75,7 @@ def load_subject(job: Job) -> Subject:
         job.classes,
         loaded.has_head,
         job.catalog.frame_names,
+        job.model.in_chans,
     )
 
 
@@ -96,8 +96,18 @@ def bind_artifacts(
 def make_engine(job: Job, subject: Subject, artifacts: Mapping[str, BoundArtifact]) -> Engine:
     """Put the model on the job's device."""
     device = resolve_device(job.accelerator)
-    precision = resolve_precision(job.precision, device)
-    subject.model.to(device)
-    return Engine(
-        subject, artifacts, device, precision, job.normalization, channels=job.model.in_chans
+    convolutional = is_convolutional(subject.model)
+    layout = torch.channels_last if convolutional else torch.preserve_format
+    subject.model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    engine = Engine(
+        subject,
+        artifacts,
+        device,
+        resolve_precision(job.precision, device),
+        job.normalization,
+        fixed_batch=job.batch_size if job.compiled else None,
+        channels_last=convolutional,
     )
+    if job.compiled:
+        compile_parts(subject.model, engine.taps)
+    return engine

@@ -1,8 +1,9 @@
-"""Everything that can be known before a run: one record goes the whole way, nothing is written.
+"""Everything that can be known before a run: its first records go the whole way but for writing.
 
-The checkpoint is loaded and audited, the artifacts are bound to the model, and the first record
-that can be read is computed and drawn on the CPU. What is wrong with the configuration, the data
-set or the checkpoint shows here, within seconds, and not after hours in a queue.
+The checkpoint is loaded and audited, the artifacts are bound to the model, what only real images
+can tell is settled for all workers, and one record is computed and drawn, on the CPU. What is wrong
+with the configuration, the data set or the checkpoint shows here, within seconds, and not after
+hours in a queue.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from artifactgen.artifacts.kind import BoundArtifact
+import numpy as np
+
+from artifactgen.artifacts.kind import Artifact
 from artifactgen.engine import Engine, finite_rows
 from artifactgen.errors import DataError
 from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
@@ -20,6 +23,7 @@ from artifactgen.types import Failure, Sample
 from artifactgen.worker import make_view
 
 _RECORDS_TRIED = 32
+_RECORDS_USED = 4
 SUPPORTED = "ok"
 
 
@@ -28,7 +32,7 @@ class Preflight:
     """What one record told of the run to come."""
 
     job: Job
-    """The job without the artifacts that the model cannot give."""
+    """The job without the artifacts that the model cannot give, the others settled."""
     status: dict[str, str]
     """Artifact to `ok`, or to why the model cannot give it."""
     details: dict[str, dict[str, Any]]
@@ -43,23 +47,24 @@ class Preflight:
 
 
 def preflight(job: Job) -> Preflight:
-    """Take one record all the way.
+    """Take the first records all the way.
 
     Raises:
         UsageError: the data set, the checkpoint or an option does not do.
     """
     subject = load_subject(job)
     bound, unsupported = bind_artifacts(job.artifacts, subject)
-    kept = replace(job, artifacts={name: job.artifacts[name] for name in bound})
-    on_cpu = replace(kept, accelerator="cpu", precision="32-true")
-    engine = make_engine(on_cpu, subject, bound)
-    arrays, pictures = _probe(on_cpu, engine, bound)
+    on_cpu = replace(job, accelerator="cpu", precision="32-true", compiled=False)
+    samples = _first_readable(job)
+    settled = _settle(make_engine(on_cpu, subject, bound), samples)
+    bound, _ = bind_artifacts(settled, subject)
+    arrays, pictures = _take(job, make_engine(on_cpu, subject, bound), samples[0])
     embeddings = arrays.get("embeddings")
     embedding_bytes = 0 if embeddings is None else embeddings.nbytes
     maps = [name for artifact in bound.values() for name in artifact.maps()]
     maps_bytes = sum(arrays[name].nbytes for name in maps) if job.save_maps else 0
     return Preflight(
-        job=kept,
+        job=replace(job, artifacts=settled),
         status={name: unsupported.get(name, SUPPORTED) for name in job.artifacts},
         details={name: artifact.describe() for name, artifact in bound.items()},
         embedding_shape=None if embeddings is None else embeddings.shape[1:],
@@ -69,37 +74,44 @@ def preflight(job: Job) -> Preflight:
     )
 
 
-def _probe(
-    job: Job, engine: Engine, bound: dict[str, BoundArtifact]
-) -> tuple[dict[str, Any], list[int]]:
+def _settle(engine: Engine, samples: list[Sample]) -> dict[str, Artifact]:
+    """The options of the artifacts, everything settled that only images can tell."""
+    images_BCHW = np.stack([sample.image_CHW for sample in samples])
+    usable = np.isfinite(images_BCHW).reshape(len(samples), -1).all(1)
+    run = engine.run(images_BCHW[usable] if usable.any() else images_BCHW)
+    return {name: artifact.settle(run) for name, artifact in engine.artifacts.items()}
+
+
+def _take(job: Job, engine: Engine, sample: Sample) -> tuple[dict[str, Any], list[int]]:
     """Compute and draw one record; its arrays, and the size of each picture."""
-    sample = _first_readable(job)
-    images_BCHW = sample.image_CHW[None]
-    run = engine.run(images_BCHW)
-    for artifact in bound.values():
-        artifact.check(run)
-    arrays = engine.compute(run)
+    arrays = engine(sample.image_CHW[None])
     if not finite_rows(arrays, 1).all():
         return arrays, []  # a record of its own trouble: the run will count it as a failure
     rows = {name: array[0] for name, array in arrays.items()}
     view = make_view(job, sample, rows)
-    pictures = [len(c) for artifact in bound.values() for _, c in artifact.draw(view, rows)]
-    return arrays, pictures
+    drawn = (artifact.draw(view, rows) for artifact in engine.artifacts.values())
+    return arrays, [len(content) for pictures in drawn for _, content in pictures]
 
 
-def _first_readable(job: Job) -> Sample:
+def _first_readable(job: Job) -> list[Sample]:
+    samples: list[Sample] = []
     failures: list[Failure] = []
     for item in islice(_records(job), _RECORDS_TRIED):
-        if isinstance(item, Sample):
-            return item
-        failures.append(item)
-    if not failures:
+        if isinstance(item, Failure):
+            failures.append(item)
+            continue
+        samples.append(item)
+        if len(samples) == min(_RECORDS_USED, job.batch_size):
+            break
+    if not (samples or failures):
         raise DataError("The data set has no records in any split.")
-    first = failures[0]
-    raise DataError(
-        f"None of the first {len(failures)} records can be read. "
-        f"The first, {first.record_id}: {first.reason}"
-    )
+    if not samples:
+        first = failures[0]
+        raise DataError(
+            f"None of the first {len(failures)} records can be read. "
+            f"The first, {first.record_id}: {first.reason}"
+        )
+    return samples
 
 
 def _records(job: Job) -> Iterator[Sample | Failure]:

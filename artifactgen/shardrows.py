@@ -48,6 +48,7 @@ class ShardRows:
     batches: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
     drawn: list[Drawn] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    halved_batches: int = 0
 
     def add(self, samples: Sequence[Sample], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add a batch; `arrays` have one row for each sample."""
@@ -100,6 +101,7 @@ class ShardRows:
             files=files,
             pictures=sum(len(drawn.sizes) for drawn in self.drawn),
             picture_bytes=sum(size for drawn in self.drawn for size in drawn.sizes.values()),
+            halved_batches=self.halved_batches,
             seconds=dict(seconds),
         )
 

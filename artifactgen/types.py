@@ -89,5 +89,7 @@ class Receipt:
     files: tuple[CommittedFile, ...] = ()
     pictures: int = 0
     picture_bytes: int = 0
+    halved_batches: int = 0
+    """Batches for which the device had not enough memory."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by stage: read (waiting for readers), compute, write (waiting for writers), …"""

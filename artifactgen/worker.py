@@ -11,9 +11,9 @@ twice, leaves the same bytes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from artifactgen.artifacts.kind import View
 from artifactgen.clock import Clock
-from artifactgen.engine import finite_rows, make_reproducible
+from artifactgen.device import make_reproducible
+from artifactgen.engine import InFlight, finite_rows
 from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
 from artifactgen.rendering.image import display_images
 from artifactgen.shardrows import Drawn, ShardRows, kept_arrays
@@ -31,6 +32,8 @@ from artifactgen.types import UNKNOWN_LABEL, Failure, Receipt, Sample, Shard, Ta
 
 Arrays = Mapping[str, NDArray[Any]]
 Batch = tuple[list[Sample], list[Failure]]
+Started = tuple[list[Sample], list[Failure], InFlight | None]
+Item = TypeVar("Item")
 _BATCHES_AHEAD = 2
 
 
@@ -58,13 +61,14 @@ class Worker:
         """Do one shard and commit it. Failed records are in the receipt; anything else raises."""
         clock, rows = Clock(), ShardRows(self._kept)
         drawing: list[Future[Drawn]] = []
-        for samples, failures in clock.each("read", self._batches(task.shard)):
+        for samples, failures, flight in _one_ahead(self._started(task.shard, clock)):
             with clock("compute"):
-                samples, arrays, broken = self._compute(task, samples)
+                samples, arrays, broken = self._finish(task, samples, flight)
             with clock("write"):
                 rows.drawn += [future.result() for future in drawing]
             rows.add(samples, arrays)
             rows.failures += failures + broken
+            rows.halved_batches += flight is not None and flight.halved
             drawing = [
                 self._writers.submit(self._draw, sample, {k: v[i] for k, v in arrays.items()})
                 for i, sample in enumerate(samples)
@@ -102,13 +106,21 @@ class Worker:
 
         return [self._readers.submit(read, first) for first in range(start, stop, step)]
 
-    def _compute(
-        self, task: Task, samples: list[Sample]
+    def _started(self, shard: Shard, clock: Clock) -> Iterator[Started]:
+        """Batches that the device has begun with."""
+        for samples, failures in clock.each("read", self._batches(shard)):
+            with clock("compute"):
+                images = [sample.image_CHW for sample in samples]
+                flight = self._engine.start(np.stack(images)) if images else None
+            yield samples, failures, flight
+
+    def _finish(
+        self, task: Task, samples: list[Sample], flight: InFlight | None
     ) -> tuple[list[Sample], dict[str, NDArray[Any]], list[Failure]]:
-        """Run a batch: the records to keep with their rows, and those that the model broke on."""
-        if not samples:
+        """What came of a batch: the records to keep with their rows, and those it broke on."""
+        if flight is None:
             return [], {}, []
-        arrays = self._engine(np.stack([sample.image_CHW for sample in samples]))
+        arrays = flight.arrays()
         finite = finite_rows(arrays, len(samples))
         failures = [
             Failure(
@@ -133,6 +145,16 @@ class Worker:
                 files.setdefault(name, []).append(path)
                 sizes[path] = len(content)
         return Drawn(files, sizes)
+
+
+def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, each only when the next one is there: the device never waits for the CPU."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _gather(futures: Sequence[Future[list[Sample | Failure]]]) -> Batch:

@@ -61,7 +61,9 @@ def deviations(model: nn.Module, size: tuple[int, int]) -> dict[str, float | Non
         x_BCHW = reference.random_images(2, size=size, seed=seed)
         taps = Taps.union(artifact.taps for artifact in bound.values())
         run = forward(model, x_BCHW, taps=taps, classify=True)
-        arrays = {k: v for artifact in bound.values() for k, v in artifact.compute(run).items()}
+        arrays = {
+            k: v.numpy() for artifact in bound.values() for k, v in artifact.compute(run).items()
+        }
         for kind, ours, expected in _pairs(model, x_BCHW, layer, arrays):
             worst[kind] = max(worst[kind] or 0.0, float(np.abs(ours - expected).max()))
     return worst

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from artifactgen.artifacts.kind import Artifact
 from artifactgen.data.source import Catalog, Source
-from artifactgen.engine import Normalization, resolve_device, resolve_precision
+from artifactgen.device import resolve_device, resolve_precision
+from artifactgen.engine import Normalization
 from artifactgen.errors import ConfigError, DataError, did_you_mean
 from artifactgen.job import Job
 from artifactgen.models.checkpoint import Checkpoint, read_checkpoint
@@ -79,6 +80,7 @@ def build(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> Built:
         reader_threads=settings.data.num_workers,
         accelerator=settings.accelerator,
         precision=precision,
+        compiled=settings.model.compile,
         save_maps=settings.save_maps,
     )
     off = tuple(name for name, kind in kinds.items() if not kind.wanted)
@@ -227,7 +229,7 @@ def deciding_settings(
             "batch_size": settings.data.batch_size,
             "normalization": plain(normalize),
         },
-        "model": plain(spec),
+        "model": {**plain(spec), "compile": settings.model.compile},
         "checkpoint_sha256": checkpoint.sha256,
         "precision": precision,
         "limit": settings.limit,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from artifactgen.engine import resolve_device
+from artifactgen.device import resolve_device
 from artifactgen.job import Job
 from artifactgen.preflight import SUPPORTED, Preflight
 from artifactgen.store.layout import Layout

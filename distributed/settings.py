@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from artifactgen.engine import Accelerator, Precision
+from artifactgen.device import Accelerator, Precision
 from artifactgen.errors import ConfigError, did_you_mean
 
 Split = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -59,6 +59,7 @@ class ModelSettings(_Section):
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     options: dict[str, Any] = {}
+    compile: bool = False
 
 
 class DataSettings(BaseModel):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -7,13 +9,8 @@ import torch
 
 from artifactgen.artifacts.embedding import Embedding
 from artifactgen.artifacts.kind import Subject
-from artifactgen.engine import (
-    Engine,
-    Normalization,
-    finite_rows,
-    resolve_device,
-    resolve_precision,
-)
+from artifactgen.device import resolve_device, resolve_precision
+from artifactgen.engine import Engine, Normalization, finite_rows
 from artifactgen.errors import ConfigError
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
@@ -62,7 +59,7 @@ def engine() -> Engine:
     subject = Subject(model, (32, 32), ("a", "b", "c", "d"), has_head=True)
     bound = {"embeddings": Embedding().bind(subject)}
     cpu = torch.device("cpu")
-    return Engine(subject, bound, cpu, "32-true", Normalization(MEAN, STD), channels=3)
+    return Engine(subject, bound, cpu, "32-true", Normalization(MEAN, STD))
 
 
 def test_images_of_one_channel_are_repeated(engine: Engine) -> None:
@@ -87,9 +84,7 @@ def test_predictions_are_those_of_the_classifier(engine: Engine) -> None:
 def test_bf16_stays_near_and_gives_float32(engine: Engine) -> None:
     images_BCHW = RNG.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
     full = engine(images_BCHW)["embeddings"]
-    low = Engine(
-        engine.subject, engine.artifacts, engine.device, "bf16-mixed", engine.normalization, 3
-    )(images_BCHW)["embeddings"]
+    low = replace(engine, precision="bf16-mixed")(images_BCHW)["embeddings"]
     assert low.dtype == np.float32
     assert 0 < np.abs(low - full).max() < 0.1 * np.abs(full).max()
 

@@ -3,8 +3,8 @@
 The class token's row of softmax(q·kᵀ·scale) as in Caron et al., "Emerging Properties in
 Self-Supervised Vision Transformers", ICCV 2021, https://arxiv.org/abs/2104.14294, and attention
 rollout as in Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020,
-https://arxiv.org/abs/2005.00928. Fused attention stays on: queries and keys are read where the
-model projects them, and only the rows that are asked for are computed.
+https://arxiv.org/abs/2005.00928. Fused attention stays on: its queries and keys are read on their
+way, and only the rows that are asked for are computed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from timm.layers import Attention
-from torch import Tensor
 
-from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Picture, Subject, View
+from artifactgen.artifacts.attention_rows import ClassRow, HeadMean, MeanRow, WindowMean, rollout
+from artifactgen.artifacts.forward import Pass, Reader, Taps
+from artifactgen.artifacts.kind import Arrays, Picture, Subject, Tensors, View
 from artifactgen.errors import ConfigError
-from artifactgen.models.layers import attention_layers, token_grid
+from artifactgen.models.layers import pools_patches
+from artifactgen.models.probe import probe
+from artifactgen.models.sites import AttentionSite, attention_sites
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
 from artifactgen.rendering.figure import AttentionFigure
 from artifactgen.rendering.layout import FigureLayout
@@ -40,36 +41,36 @@ class AttentionMaps:
     """Options of attention maps."""
 
     method: Method = "cls"
-    """`cls`: the class token's row; `mean_query`: the mean over the patches' rows; `rollout`:
-    attention through all blocks up to the last of `layers`, heads averaged."""
+    """`cls`: the class token's row, or the mean over the patches' rows where the model has no class
+    token or does not classify by it; `mean_query`: the mean over the patches' rows in any case;
+    `rollout`: attention through all blocks up to the last of `layers`, heads averaged."""
     layers: tuple[int, ...] = (-1,)
-    """Block indices; negative ones count from the end."""
+    """Indices of the blocks with attention, first to last; negative ones count from the end."""
     colormap: str = DEFAULT_COLORMAP
     """Any name of matplotlib."""
 
     def bind(self, subject: Subject) -> BoundAttention:
-        """Resolve blocks against a model.
+        """Find the attention of a model, by one image that goes through it.
 
         Raises:
-            UnsupportedError: the model has no attention, or of a kind that is not read yet.
-            ConfigError: a block that there is not, or `cls` without a class token.
+            UnsupportedError: the model computes none that can be shown.
+            ConfigError: a block that there is not, or blocks that do not go together.
         """
-        paths = attention_layers(subject.model)
+        sites = attention_sites(probe(subject.model, subject.image_size, channels=subject.channels))
         if not self.layers:
             raise ConfigError("attention.layers is empty: give block indices such as [-1].")
-        blocks = tuple(dict.fromkeys(_block_index(index, len(paths)) for index in self.layers))
-        if self.method == "cls" and getattr(subject.model, "cls_token", None) is None:
-            raise ConfigError(
-                f"attention.method=cls: {type(subject.model).__name__} has no class token.\n"
-                "Set attention.method=mean_query (or rollout)."
-            )
-        read = tuple(range(max(blocks) + 1)) if self.method == "rollout" else blocks
-        layers = tuple(paths[index] for index in read)
-        return BoundAttention(self, subject, blocks, layers, self._figure(subject, blocks))
+        blocks = tuple(dict.fromkeys(_block_index(index, len(sites)) for index in self.layers))
+        if self.method == "rollout":
+            chosen = _rollout_sites(sites[: max(blocks) + 1])
+        else:
+            chosen = tuple(sites[index] for index in blocks)
+            _require_alike(blocks, chosen)
+        return BoundAttention(self, subject, blocks, chosen, self._figure(subject, blocks, chosen))
 
-    def _figure(self, subject: Subject, blocks: Sequence[int]) -> AttentionFigure:
-        heads = _attention(subject, f"blocks.{blocks[0]}.attn").num_heads
-        names = tuple(f"Block {index}" for index in blocks)
+    def _figure(
+        self, subject: Subject, blocks: Sequence[int], sites: Sequence[AttentionSite]
+    ) -> AttentionFigure:
+        heads, names = sites[0].heads, tuple(f"Block {index}" for index in blocks)
         if self.method == "rollout":
             heads, names = 1, (f"Blocks 0–{max(blocks)}",)
         layout = FigureLayout(heads, names, subject.image_size, subject.frame_names)
@@ -84,6 +85,34 @@ def _block_index(index: int, blocks: int) -> int:
     )
 
 
+def _require_alike(blocks: Sequence[int], sites: Sequence[AttentionSite]) -> None:
+    """One array holds all blocks: they must have equally many heads and positions."""
+    first = sites[0]
+    for block, site in zip(blocks, sites, strict=True):
+        if (site.heads, site.grid.size) != (first.heads, first.grid.size):
+            raise ConfigError(
+                f"attention.layers: blocks {blocks[0]} ({_form(first)}) and {block} ({_form(site)})"
+                " differ. Choose blocks of one stage, or one block."
+            )
+
+
+def _form(site: AttentionSite) -> str:
+    return f"{site.heads} heads, {site.grid.height} × {site.grid.width}"
+
+
+def _rollout_sites(sites: Sequence[AttentionSite]) -> tuple[AttentionSite, ...]:
+    """The sites, if attention can be followed through all of them."""
+    tokens = sites[-1].grid.tokens
+    for index, site in enumerate(sites):
+        if site.windows or site.queries != tokens or site.grid.tokens != tokens:
+            raise ConfigError(
+                f"attention.method=rollout: attention cannot be followed through block {index} "
+                f"({site.path}): its queries and keys are not all of the same {tokens} tokens. "
+                "Set attention.method=cls or mean_query."
+            )
+    return tuple(sites)
+
+
 @dataclass(frozen=True, slots=True)
 class BoundAttention:
     """Computes `attention`, float32 (B, L, A, h, w): probabilities from the query to each patch.
@@ -94,57 +123,48 @@ class BoundAttention:
     options: AttentionMaps
     subject: Subject
     blocks: tuple[int, ...]
-    paths: tuple[str, ...]
-    """Modules whose attention is read: the blocks', or all up to the last for a rollout."""
+    sites: tuple[AttentionSite, ...]
+    """Where attention is read: the blocks, or all up to the last for a rollout."""
     figure: AttentionFigure
     taps: Taps = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "taps", Taps(outputs=tuple(f"{p}.qkv" for p in self.paths)))
+        readers = tuple((site.path, self._reader(site)) for site in self.sites)
+        object.__setattr__(self, "taps", Taps(attention=readers))
 
-    def compute(self, run: Pass) -> Arrays:
-        prefix = int(getattr(self.subject.model, "num_prefix_tokens", 0))
+    @property
+    def by_class_token(self) -> bool:
+        """Whether the query is the class token: not where no output of the model comes from it."""
+        site = self.sites[-1]
+        if self.options.method == "mean_query" or not site.has_class_query:
+            return False
+        return site.queries == 1 or not pools_patches(self.subject.model)
+
+    def _reader(self, site: AttentionSite) -> Reader:
         if self.options.method == "rollout":
-            rows_BLAN = self._rollout(run, prefix)[:, None, None]
+            return HeadMean(site.heads)
+        if site.windows:
+            return WindowMean(site.heads, site.windows)
+        if self.by_class_token:
+            return ClassRow(site.heads)
+        # A single query, as of attention pooling, stands for itself.
+        skipped = site.grid.prefix_tokens if site.queries > 1 else 0
+        return MeanRow(site.heads, skipped)
+
+    def compute(self, run: Pass) -> Tensors:
+        kept = [run.attention[tap] for tap in self.taps.attention]
+        if self.options.method == "rollout":
+            skipped = self.sites[-1].grid.prefix_tokens
+            query = slice(0, 1) if self.by_class_token else slice(skipped, None)
+            rows_BLAN = rollout(kept, query)[:, None, None]
         else:
-            rows_BLAN = torch.stack([self._rows(run, path, prefix) for path in self.paths], 1)
-        patches_BLAN = rows_BLAN[..., prefix:]
-        grid = token_grid(self.subject.model, patches_BLAN.shape[-1], image_size=run.image_size)
-        attention_BLAhw = patches_BLAN.reshape(*patches_BLAN.shape[:-1], *grid)
-        return {"attention": attention_BLAhw.cpu().numpy()}
+            rows_BLAN = torch.stack(kept, 1)
+        grid = self.sites[-1].grid
+        patches_BLAN = rows_BLAN[..., grid.prefix_tokens :]
+        return {"attention": torch.unflatten(patches_BLAN, -1, grid.size)}
 
-    def _rows(self, run: Pass, path: str, prefix: int) -> Tensor:
-        """Attention of the query to every token, (B, A, N)."""
-        query_BAND, key_BAND = self._query_key(run, path)
-        if self.options.method == "cls":
-            return _softmax_rows(query_BAND[:, :, :1], key_BAND)[:, :, 0]
-        return _softmax_rows(query_BAND[:, :, prefix:], key_BAND).mean(2)
-
-    def _rollout(self, run: Pass, prefix: int) -> Tensor:
-        """Attention flow from the query to every token of the input, (B, N)."""
-        flow_BNN: Tensor | None = None
-        for path in self.paths:
-            attention_BNN = _softmax_rows(*self._query_key(run, path)).mean(1)
-            residual_NN = torch.eye(attention_BNN.shape[-1], device=attention_BNN.device)
-            step_BNN = (attention_BNN + residual_NN) / 2
-            flow_BNN = step_BNN if flow_BNN is None else step_BNN @ flow_BNN
-        assert flow_BNN is not None
-        has_class_token = getattr(self.subject.model, "cls_token", None) is not None
-        return flow_BNN[:, 0] if has_class_token else flow_BNN[:, prefix:].mean(1)
-
-    def _query_key(self, run: Pass, path: str) -> tuple[Tensor, Tensor]:
-        """Queries (scaled) and keys as the softmax takes them, (B, A, N, head width), float32."""
-        layer = _attention(self.subject, path)
-        qkv_BNX = run.outputs[f"{path}.qkv"]
-        qkv_BN3AD = qkv_BNX.reshape(*qkv_BNX.shape[:2], 3, layer.num_heads, layer.head_dim)
-        qkv = qkv_BN3AD.permute(2, 0, 3, 1, 4)
-        with torch.no_grad():
-            # In float32, as autocast runs norms within the model.
-            query, key = layer.q_norm(qkv[0].float()), layer.k_norm(qkv[1].float())
-        return query * layer.scale, key
-
-    def check(self, run: Pass) -> None:
-        pass
+    def settle(self, run: Pass) -> AttentionMaps:
+        return self.options
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         picture = self.figure.draw(
@@ -175,21 +195,8 @@ class BoundAttention:
         return ("attention",)
 
     def describe(self) -> dict[str, Any]:
-        has_class_token = getattr(self.subject.model, "cls_token", None) is not None
-        by_class_token = self.options.method != "mean_query" and has_class_token
         return {
             "method": self.options.method,
             "layers": list(self.blocks),
-            "query": "class token" if by_class_token else "mean over patches",
+            "query": "class token" if self.by_class_token else "mean over patches",
         }
-
-
-def _softmax_rows(query_BAMD: Tensor, key_BAND: Tensor) -> Tensor:
-    """softmax(q·kᵀ) over the keys, (B, A, M, N)."""
-    return (query_BAMD @ key_BAND.transpose(2, 3)).softmax(-1)
-
-
-def _attention(subject: Subject, path: str) -> Attention:
-    layer = subject.model.get_submodule(path)
-    assert isinstance(layer, Attention)
-    return layer

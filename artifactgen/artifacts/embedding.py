@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Picture, Subject, View
+from artifactgen.artifacts.kind import Arrays, Picture, Subject, Tensors, View
 from artifactgen.errors import ConfigError
-from artifactgen.models.layers import grid_of
+from artifactgen.models.layers import grid_of, has_class_token
 
 Pooling = Literal["auto", "cls", "mean", "cls+mean", "max", "none"]
 
@@ -28,8 +28,7 @@ class Embedding:
 
     def bind(self, subject: Subject) -> BoundEmbedding:
         """Resolve against a model; `ConfigError` if it has no class token to take."""
-        has_class_token = getattr(subject.model, "cls_token", None) is not None
-        if "cls" in self.pooling and not has_class_token:
+        if "cls" in self.pooling and not has_class_token(subject.model):
             raise ConfigError(
                 f"pooling={self.pooling}: {type(subject.model).__name__} has no class token. "
                 "Use pooling=auto or pooling=mean."
@@ -45,12 +44,17 @@ class BoundEmbedding:
     subject: Subject
     taps = Taps()
 
-    def compute(self, run: Pass) -> Arrays:
-        return {"embeddings": self._pool(run).float().cpu().numpy()}
+    def compute(self, run: Pass) -> Tensors:
+        return {"embeddings": self._pool(run).float()}
 
     def _pool(self, run: Pass) -> Tensor:
         if self.pooling == "auto":
             return run.pre_logits_BD
+        if not isinstance(run.features, Tensor):
+            raise ConfigError(
+                f"pooling={self.pooling}: {type(self.subject.model).__name__} has features of "
+                "several branches. Use pooling=auto."
+            )
         class_token_BD = run.features[:, 0]
         if self.pooling == "cls":
             return class_token_BD
@@ -63,8 +67,9 @@ class BoundEmbedding:
         mean_BD = features_BDhw.mean((2, 3))
         return mean_BD if self.pooling == "mean" else torch.cat([class_token_BD, mean_BD], 1)
 
-    def check(self, run: Pass) -> None:
-        pass
+    def settle(self, run: Pass) -> Embedding:
+        self._pool(run)
+        return Embedding(pooling=self.pooling)
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         yield from ()

@@ -2,37 +2,53 @@
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization", ICCV 2017, https://arxiv.org/abs/1610.02391. Equal to the `GradCAM` of the library
-pytorch-grad-cam on the same layer and class.
+pytorch-grad-cam on the same layer and class; `cam_routes.py` computes it, `cam_methods.py` the
+other methods of that library.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from artifactgen.artifacts.cam_methods import CamMethod, Method, Perturbation, make_method
+from artifactgen.artifacts.cam_routes import Route, make_route, settle_route
 from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Picture, Subject, View
+from artifactgen.artifacts.kind import Arrays, Picture, Subject, Tensors, View
+from artifactgen.artifacts.target_layer import (
+    find_target_layer,
+    layers_with_gradient,
+    suggest_layers,
+)
 from artifactgen.errors import ConfigError, did_you_mean
-from artifactgen.models.layers import find_target_layer, get_layer, grid_of
+from artifactgen.models.layers import get_layer, grid_of
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
 from artifactgen.rendering.overlay import OPACITY, Scale, heatmap, overlay, scale_cam
 from artifactgen.rendering.png import encode_png
 from artifactgen.store.layout import gradcam_file
 
+log = logging.getLogger(__name__)
+
 PREDICTED = "predicted"
+_CLASSES_COMPARED = 3
+"""Classes by which a closed form is held against autograd before a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradCAM:
     """Options of GradCAM."""
 
-    method: Literal["gradcam"] = "gradcam"
+    method: Method = "gradcam"
+    """Any of pytorch-grad-cam's; `scorecam` and `ablationcam` cost a forward pass per channel."""
     layer: str = "auto"
     """Module path of the target layer; `auto`: see `find_target_layer`."""
+    route: Route = "auto"
+    """How `gradcam` is computed, see `cam_routes.py`; `auto`: the cheapest that meets autograd."""
     target_classes: list[int | str] | Literal["predicted"] | None = None
     """Classes by index or name; None: every class; `predicted`: each record's own prediction."""
     style: Literal["overlay", "heatmap"] = "overlay"
@@ -56,10 +72,18 @@ class GradCAM:
                 "give meaningless maps.\n"
                 "Set generate_gradcam=false, or give a checkpoint that was fine-tuned for classes."
             )
-        layer = find_target_layer(subject.model) if self.layer == "auto" else self.layer
-        get_layer(subject.model, layer, option="gradcam.layer")
+        if self.layer == "auto":
+            layer = find_target_layer(subject)
+        else:
+            layer = self.layer
+            get_layer(subject.model, layer, option="gradcam.layer")
         classes = resolve_classes(self.target_classes, subject.classes)
-        return BoundGradCAM(self, subject, layer, classes)
+        return BoundGradCAM(self, subject, layer, classes, self._way(subject, layer))
+
+    def _way(self, subject: Subject, layer: str) -> CamMethod:
+        if self.method == "gradcam":
+            return make_route(self.route, subject, layer)
+        return make_method(self.method, subject, layer)
 
 
 def resolve_classes(
@@ -100,18 +124,15 @@ class BoundGradCAM:
     subject: Subject
     layer: str
     classes: tuple[int, ...] | None
-    taps: Taps = field(init=False)
+    way: CamMethod
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "taps", Taps(gradients=(self.layer,)))
+    @property
+    def taps(self) -> Taps:
+        return self.way.taps
 
-    def compute(self, run: Pass) -> Arrays:
+    def compute(self, run: Pass) -> Tensors:
         classes_BK = self._classes(run)
-        cams = [self._cam(run, classes_B) for classes_B in classes_BK.unbind(1)]
-        return {
-            "gradcam": torch.stack(cams, 1).cpu().numpy(),
-            "gradcam_classes": classes_BK.cpu().numpy(),
-        }
+        return {"gradcam": self.way.cams(run, classes_BK), "gradcam_classes": classes_BK}
 
     def _classes(self, run: Pass) -> Tensor:
         assert run.logits_BK is not None
@@ -120,39 +141,29 @@ class BoundGradCAM:
         chosen = torch.tensor(self.classes, device=run.logits_BK.device)
         return chosen.expand(len(run.logits_BK), -1)
 
-    def _cam(self, run: Pass, classes_B: Tensor) -> Tensor:
-        """ReLU of the activations weighed by their mean gradient: (B, h, w), float32."""
-        activation = run.outputs[self.layer]
-        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
-        gradient_BChw = grid(self._gradient(run, classes_B)).float()
-        weights_BC = gradient_BChw.mean((2, 3))
-        cam_Bhw = torch.einsum("bc,bchw->bhw", weights_BC, grid(activation.detach()).float())
-        return cam_Bhw.relu()
-
-    def _gradient(self, run: Pass, classes_B: Tensor) -> Tensor:
-        """Gradient of each image's class score by the target layer's output, in its shape."""
-        assert run.logits_BK is not None
-        # Images do not meet in the network, so one sum serves the whole batch.
-        score = run.logits_BK.gather(1, classes_B[:, None]).sum()
-        (gradient,) = torch.autograd.grad(
-            score, run.outputs[self.layer], retain_graph=True, materialize_grads=True
-        )
-        return gradient
-
-    def check(self, run: Pass) -> None:
-        """Refuse a layer that the class scores do not depend on where the image is."""
-        activation = run.outputs[self.layer]
-        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
-        gradients = (grid(self._gradient(run, c)) for c in self._classes(run).unbind(1))
-        if not any(gradient.any() for gradient in gradients):
-            usual = find_target_layer(self.subject.model)
-            other = (
-                f"{usual} or an earlier one" if usual != self.layer else "that of an earlier layer"
-            )
+    def settle(self, run: Pass) -> GradCAM:
+        """Refuse a layer that gives no maps, choose the route, and warn of what is slow."""
+        output = run.outputs[self.layer]
+        grid_of(self.subject.model, output, image_size=run.image_size)
+        if not layers_with_gradient(self.subject, [self.layer]):
             raise ConfigError(
                 f"gradcam.layer={self.layer}: no class score depends on the patches there, so "
-                f"every map would be empty.\nSet gradcam.layer to {other}."
+                f"every map would be empty.\nSet gradcam.layer to one of "
+                f"{', '.join(suggest_layers(self.subject))}."
             )
+        if isinstance(self.way, Perturbation):
+            channels = output.shape[1] if output.ndim == 4 else output.shape[-1]
+            log.warning(
+                "gradcam.method=%s runs the model about %d times for each record and class.",
+                self.options.method,
+                channels,
+            )
+        route = self.options.route
+        if self.options.method == "gradcam" and route == "auto":
+            chosen = self.classes or tuple(range(len(self.subject.classes)))
+            some = chosen[:: max(1, len(chosen) // _CLASSES_COMPARED)][:_CLASSES_COMPARED]
+            route = settle_route(self.subject, self.layer, run.x_BCHW.clone(), some)
+        return replace(self.options, layer=self.layer, route=route)
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         image_HW3 = view.images[0]
@@ -184,4 +195,7 @@ class BoundGradCAM:
 
     def describe(self) -> dict[str, Any]:
         classes = PREDICTED if self.classes is None else list(self.classes)
-        return {"method": self.options.method, "layer": self.layer, "classes": classes}
+        described = {"method": self.options.method, "layer": self.layer, "classes": classes}
+        if self.options.method == "gradcam":
+            described["route"] = self.options.route
+        return described

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from artifactgen.artifacts.forward import Pass, Taps
 from artifactgen.types import Sample
 
 Arrays = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, Tensor]
 Picture = tuple[str, bytes]
 """Path relative to the output directory, and the content of the PNG file."""
 
@@ -35,6 +36,8 @@ class Subject:
     """Whether the checkpoint had a classifier."""
     frame_names: tuple[str, ...] = ()
     """Names of the channels where each is a picture of its own."""
+    channels: int = 3
+    """Of the model's input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,18 @@ class BoundArtifact(Protocol):
         """Which layers' outputs it needs."""
         ...
 
-    def compute(self, run: Pass) -> Arrays:
-        """Named float32 or integer arrays of leading dimension B, on the CPU."""
+    def compute(self, run: Pass) -> Tensors:
+        """Named float32 or integer tensors of leading dimension B, on the device."""
         ...
 
-    def check(self, run: Pass) -> None:
-        """Refuse, by `ConfigError`, what only a forward pass can tell; called once before a run."""
+    def settle(self, run: Pass) -> Artifact:
+        """The options with everything settled that only real images can tell.
+
+        Called once before a run, with its first records; all workers then get these options.
+
+        Raises:
+            ConfigError: an option turns out not to fit the model.
+        """
         ...
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:

@@ -1,40 +1,12 @@
-"""Finding layers in a timm model, and reading their activations as a grid of positions."""
+"""Reading the activations of any layer as a grid of positions over the image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timm.layers import Attention
 from torch import Tensor, nn
 
-from artifactgen.errors import ConfigError, UnsupportedError, did_you_mean
-
-
-def find_target_layer(model: nn.Module) -> str:
-    """Module path of the layer whose activations GradCAM weighs.
-
-    For transformers with a norm before attention it is `norm1` of the last block: at the output
-    of that block the patch tokens no longer reach a class token's logit, so their gradient is
-    zero. Elsewhere it is the last stage that timm lists for feature extraction.
-
-    Raises:
-        ConfigError: the architecture has neither.
-    """
-    blocks = getattr(model, "blocks", None)
-    if blocks is not None and len(blocks) and _is_transformer_block(blocks[-1]):
-        return f"blocks.{len(blocks) - 1}.norm1"
-    stages = getattr(model, "feature_info", None)
-    if stages:
-        return str(stages[-1]["module"])
-    raise ConfigError(
-        f"Cannot tell which layer of {type(model).__name__} GradCAM should look at.\n"
-        "Set gradcam.layer to the path of a module whose output has one vector for each position: "
-        f"{did_you_mean('', (name for name, _ in model.named_children()))}"
-    )
-
-
-def _is_transformer_block(block: nn.Module) -> bool:
-    return hasattr(block, "norm1") and hasattr(block, "attn")
+from artifactgen.errors import ConfigError, did_you_mean
 
 
 def get_layer(model: nn.Module, path: str, *, option: str) -> nn.Module:
@@ -48,26 +20,6 @@ def get_layer(model: nn.Module, path: str, *, option: str) -> nn.Module:
     )
 
 
-def attention_layers(model: nn.Module) -> list[str]:
-    """Module paths of the self-attention of each block, first to last.
-
-    Raises:
-        UnsupportedError: the model has no attention, or of a kind that is not read yet.
-    """
-    blocks = getattr(model, "blocks", ())
-    layers = [getattr(block, "attn", None) for block in blocks]
-    if not layers or any(layer is None for layer in layers):
-        name = type(model).__name__
-        raise UnsupportedError(f"{name} has no transformer blocks with self-attention")
-    foreign = {type(layer).__name__ for layer in layers if type(layer) is not Attention}
-    if foreign:
-        raise UnsupportedError(
-            f"the attention of {type(model).__name__} ({', '.join(sorted(foreign))}) "
-            "is of a kind that is not supported"
-        )
-    return [f"blocks.{index}.attn" for index in range(len(layers))]
-
-
 @dataclass(frozen=True, slots=True)
 class Grid:
     """How a layer's activation is laid out over the image."""
@@ -77,6 +29,16 @@ class Grid:
     prefix_tokens: int = 0
     """Class, register and distillation tokens before the patch tokens."""
     channels_last: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, as shapes have them."""
+        return self.height, self.width
+
+    @property
+    def tokens(self) -> int:
+        """Of patches and what is before them."""
+        return self.prefix_tokens + self.height * self.width
 
     def __call__(self, activation: Tensor) -> Tensor:
         """Read (B, N, C), (B, h, w, C) or (B, C, h, w) as (B, C, h, w), prefix tokens dropped."""
@@ -90,44 +52,85 @@ def grid_of(model: nn.Module, activation: Tensor, *, image_size: tuple[int, int]
     """Tell the layout of a layer's activation.
 
     Args:
-        model: a timm model; its `num_prefix_tokens` and `output_fmt` are what is relied on.
+        model: a timm model; its `num_prefix_tokens` and `output_fmt` decide where shapes do not.
         activation: an output of the layer, (B, N, C), (B, h, w, C) or (B, C, h, w).
         image_size: (H, W) of the input in pixels.
 
     Raises:
         ConfigError: the activation has no position for each part of the image.
     """
+    grid = None
     if activation.ndim == 4:
-        channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
-        height, width = activation.shape[1:3] if channels_last else activation.shape[2:]
-        return Grid(height, width, channels_last=channels_last)
-    if activation.ndim == 3:
-        prefix = int(getattr(model, "num_prefix_tokens", 0))
-        height, width = token_grid(model, activation.shape[1] - prefix, image_size=image_size)
-        return Grid(height, width, prefix)
-    raise ConfigError(
-        f"The layer's output has shape {tuple(activation.shape)}: no position for each part of "
-        "the image. Set gradcam.layer to a layer before pooling."
-    )
+        grid = _map_grid(model, activation.shape, image_size)
+    elif activation.ndim == 3:
+        grid = tokens_grid(model, activation.shape[1], image_size=image_size)
+    if grid is None:
+        raise ConfigError(
+            f"The layer's output has shape {tuple(activation.shape)}: no position for each part of "
+            "the image. Set gradcam.layer to a layer before pooling."
+        )
+    return grid
 
 
-def token_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the grid that patch tokens form.
+def _map_grid(model: nn.Module, shape: tuple[int, ...], image_size: tuple[int, int]) -> Grid | None:
+    """The model's usual order of dimensions, or the other where only that has the image's form.
 
-    The model's own patch grid where it has as many patches; else, as in later stages of a
-    hierarchical model, the grid with the aspect ratio of the image.
+    Layers within a block may have another one: ConvNeXt normalises with channels last.
+    """
+    _, first, second, third = shape
+    orders = [Grid(second, third), Grid(first, second, channels_last=True)]
+    if getattr(model, "output_fmt", "NCHW") == "NHWC":
+        orders.reverse()
+    formed = [grid for grid in orders if _has_form(grid.size, image_size)]
+    return next(iter(formed), None)
 
-    Raises:
-        ConfigError: no grid has as many tokens.
+
+def _has_form(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    """Whether both sides were reduced alike, give or take one at each border of each reduction."""
+    (height, width), (image_height, image_width) = grid, image_size
+    if min(height, width) < 1 or height > image_height or width > image_width:
+        return False
+    return abs(height - width * image_height / image_width) < max(2.0, 0.1 * height)
+
+
+def tokens_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -> Grid | None:
+    """The grid that tokens form once those before the patches are left out; None if none fits.
+
+    As many are left out as the model says; where it says nothing, none, or else a class token. In
+    some layers of some models the tokens before the patches are not there yet.
+    """
+    said = getattr(model, "num_prefix_tokens", None)
+    for prefix in dict.fromkeys((int(said or 0), 0, *(() if said else (1,)))):
+        patches = patch_grid(model, tokens - prefix, image_size=image_size)
+        if patches is not None:
+            return Grid(*patches, prefix)
+    return None
+
+
+def patch_grid(
+    model: nn.Module, patches: int, *, image_size: tuple[int, int]
+) -> tuple[int, int] | None:
+    """Height and width of the grid that patches form; None where no grid has as many.
+
+    The model's own where it has as many patches; else, as in later stages of a hierarchical
+    model, the one of the image's aspect ratio.
     """
     own = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if own is not None and own[0] * own[1] == tokens:
+    if own is not None and own[0] * own[1] == patches:
         return int(own[0]), int(own[1])
+    if patches < 1:
+        return None
     image_height, image_width = image_size
-    height = round((tokens * image_height / image_width) ** 0.5)
-    width = round((tokens * image_width / image_height) ** 0.5)
-    if height * width != tokens:
-        raise ConfigError(
-            f"{tokens} tokens do not form a grid over an image of {image_height} × {image_width}."
-        )
-    return height, width
+    height = round((patches * image_height / image_width) ** 0.5)
+    width = round((patches * image_width / image_height) ** 0.5)
+    return (height, width) if height * width == patches else None
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Whether the first of the tokens before the patches is a class token."""
+    return getattr(model, "cls_token", None) is not None
+
+
+def pools_patches(model: nn.Module) -> bool:
+    """Whether the classifier is fed with an average or maximum over patches."""
+    return getattr(model, "global_pool", None) in ("avg", "avgmax", "max", "catavgmax")

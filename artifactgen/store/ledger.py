@@ -89,5 +89,6 @@ def _receipt(entry: dict[str, Any]) -> Receipt:
         files=tuple(CommittedFile(**file) for file in entry["files"]),
         pictures=entry["pictures"],
         picture_bytes=entry["picture_bytes"],
+        halved_batches=entry["halved_batches"],
         seconds=entry["seconds"],
     )

@@ -31,6 +31,7 @@ _PACKAGES = (
     "hydra-core",
     "opencv-python-headless",
 )
+_TOTALS = "records", "failures", "pictures", "picture_bytes", "halved_batches"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ def failures_csv(failures: Iterable[Failure]) -> bytes:
 
 def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dict[str, Any]:
     """Everything of a run, in plain types."""
-    totals = Counter({"records": 0, "failures": 0, "pictures": 0, "picture_bytes": 0})
+    totals = Counter(dict.fromkeys(_TOTALS, 0))
     stages: Counter[str] = Counter()
     for result in results.values():
         totals.update({key: result[key] for key in totals})
@@ -164,6 +165,7 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
             f"| {split} | {row['records']} | {row['failures']} | {row['pictures']} |"
             for split, row in counts["by_split"].items()
         ),
+        *_memory_line(counts["halved_batches"]),
         "",
         "| artifact | status | |",
         "| --- | --- | --- |",
@@ -182,6 +184,12 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
         lines += [f"… and {len(failures) - 50} more, see failures.csv"] if failures[50:] else []
         lines.append("")
     return "\n".join(lines)
+
+
+def _memory_line(halved_batches: int) -> list[str]:
+    if not halved_batches:
+        return []
+    return ["", f"{halved_batches} batches were halved for want of memory on the device."]
 
 
 def _artifact_line(name: str, fact: Mapping[str, Any]) -> str:

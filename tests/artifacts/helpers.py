@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from artifactgen.artifacts.forward import Pass, forward
@@ -11,7 +12,7 @@ from artifactgen.artifacts.kind import Artifact, BoundArtifact, Subject
 from benchmarks import reference
 from benchmarks.reference import random_images
 
-__all__ = ["CLASSES", "bind", "random_images", "random_model", "run"]
+__all__ = ["CLASSES", "bind", "compute", "random_images", "random_model", "run", "settle"]
 
 CLASSES = tuple(f"class {index}" for index in range(7))
 
@@ -28,3 +29,15 @@ def bind(
 
 def run(model: nn.Module, bound: BoundArtifact, x_BCHW: Tensor) -> Pass:
     return forward(model, x_BCHW, taps=bound.taps, classify=True)
+
+
+def settle(artifact: Artifact, model: nn.Module, x_BCHW: Tensor) -> BoundArtifact:
+    """Bound with what `settle` found out of the images, as every worker gets it."""
+    bound = bind(artifact, model, tuple(x_BCHW.shape[-2:]))
+    options = bound.settle(run(model, bound, x_BCHW))
+    return bind(options, model, tuple(x_BCHW.shape[-2:]))
+
+
+def compute(model: nn.Module, bound: BoundArtifact, x_BCHW: Tensor) -> dict[str, NDArray[Any]]:
+    tensors = bound.compute(run(model, bound, x_BCHW))
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}

@@ -18,10 +18,9 @@ GRID = (6, 10)
 
 
 def compute(model: nn.Module, x_BCHW: Tensor, options: AttentionMaps) -> np.ndarray:
-    size = tuple(x_BCHW.shape[-2:])
-    bound = bind(options, model, size)
+    bound = bind(options, model, tuple(x_BCHW.shape[-2:]))
     assert all(block.attn.fused_attn for block in model.blocks)
-    return bound.compute(run(model, bound, x_BCHW))["attention"]
+    return bound.compute(run(model, bound, x_BCHW))["attention"].numpy()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +125,6 @@ def test_norms_of_queries_and_keys_work_in_bf16():
     bound = bind(AttentionMaps(), model, (160, 160))
     with torch.autocast("cpu", torch.bfloat16):
         mixed = run(model, bound, x_BCHW)
-    attention = bound.compute(mixed)["attention"]
+    attention = bound.compute(mixed)["attention"].numpy()
     assert attention.dtype == np.float32
     assert np.corrcoef(attention.ravel(), exact.ravel())[0, 1] > 0.99

@@ -29,7 +29,7 @@ def test_auto_is_what_timm_feeds_the_classifier_with(name, size, options):
     model = random_model(name, **options)
     x_BCHW = random_images(size=size)
     bound = bind(Embedding(), model, size)
-    embeddings = bound.compute(run(model, bound, x_BCHW))["embeddings"]
+    embeddings = bound.compute(run(model, bound, x_BCHW))["embeddings"].numpy()
     assert embeddings.dtype == np.float32
     expected = timm_embedding(model, x_BCHW)
     np.testing.assert_allclose(embeddings, expected, atol=TOLERANCE, rtol=0)
@@ -53,7 +53,7 @@ def test_poolings_leave_prefix_tokens_out(pooling):
     model = random_model("test_vit", img_size=size, reg_tokens=4)
     x_BCHW = random_images(size=size)
     bound = bind(Embedding(pooling=pooling), model, size)
-    embeddings = bound.compute(run(model, bound, x_BCHW))["embeddings"]
+    embeddings = bound.compute(run(model, bound, x_BCHW))["embeddings"].numpy()
     with torch.no_grad():
         expected = pooled(model.forward_features(x_BCHW), pooling)
     np.testing.assert_allclose(embeddings, expected.numpy(), atol=TOLERANCE, rtol=0)
@@ -63,7 +63,7 @@ def test_mean_of_a_cnn_is_the_mean_over_positions():
     model = random_model("resnet18")
     x_BCHW = random_images(size=(64, 96))
     bound = bind(Embedding(pooling="mean"), model, (64, 96))
-    embeddings = bound.compute(run(model, bound, x_BCHW))["embeddings"]
+    embeddings = bound.compute(run(model, bound, x_BCHW))["embeddings"].numpy()
     with torch.no_grad():
         expected = model.forward_features(x_BCHW).mean((2, 3))
     np.testing.assert_allclose(embeddings, expected.numpy(), atol=TOLERANCE, rtol=0)

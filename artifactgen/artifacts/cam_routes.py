@@ -1,0 +1,334 @@
+"""Ways to the same class activation map: closed forms where there are any, else autograd.
+
+GradCAM weighs the channels of a layer by the mean gradient of a class score over positions. So it
+needs not the gradient itself but its mean, and for two common tails of a network that costs next
+to nothing, for any number of classes (K classes, B images, C or D channels, N tokens):
+
+`pooled`       the layer's output goes into global average pooling. Then the gradient is the same
+               at all positions, and it is that of the pooled vector: K·C multiplications.
+`class_token`  the layer is the norm before the last attention of a ViT, and the class token is
+               classified. Only the query of the class token leads to the score, so what arrives at
+               keys and values can be summed before it goes back through their projections:
+               K·(11 D² + N D) multiplications.
+`tail`         autograd through what is behind the layer, one class at a time. Always right.
+
+Derivations are in docs/gradcam.md. A closed form is taken only after it met `tail` on the first
+records of a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from artifactgen.artifacts.forward import Pass, Taps, forward, only_tensor
+from artifactgen.artifacts.kind import Subject
+from artifactgen.models.attention import AttentionCall
+from artifactgen.models.layers import Grid, grid_of
+
+log = logging.getLogger(__name__)
+
+Route = Literal["auto", "pooled", "class_token", "tail"]
+TOLERANCE = 1e-4
+"""Of a closed form against autograd, relative to the largest value of the map."""
+_CHUNK_BYTES = 256 * 1024**2
+
+
+class CamRoute(Protocol):
+    """A way from a forward pass to the maps of chosen classes."""
+
+    @property
+    def taps(self) -> Taps:
+        """What it needs of the pass."""
+        ...
+
+    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+        """ReLU of the activations weighed by their mean gradient: (B, K, h, w), float32."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Autograd through what is behind the layer."""
+
+    subject: Subject
+    layer: str
+    taps: Taps = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", Taps(gradients=(self.layer,)))
+
+    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+        activation_BChw = self.activation(run)
+        weights = [g.mean((2, 3)) for g in self.gradients(run, classes_BK)]
+        return _weighed(torch.stack(weights, 1), activation_BChw)
+
+    def activation(self, run: Pass) -> Tensor:
+        """The layer's output, (B, C, h, w), float32."""
+        activation = run.outputs[self.layer].detach()
+        return grid_of(self.subject.model, activation, image_size=run.image_size)(activation)
+
+    def gradients(self, run: Pass, classes_BK: Tensor) -> Iterator[Tensor]:
+        """For each class the gradient of each image's score by the layer's output, (B, C, h, w)."""
+        assert run.logits_BK is not None
+        activation = run.outputs[self.layer]
+        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
+        for classes_B in classes_BK.unbind(1):
+            # Images do not meet in the network, so one sum serves the whole batch.
+            score = run.logits_BK.gather(1, classes_B[:, None]).sum()
+            (gradient,) = torch.autograd.grad(
+                score, activation, retain_graph=True, materialize_grads=True, allow_unused=True
+            )
+            yield grid(gradient)
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """Closed form for a layer whose output goes into global average pooling."""
+
+    subject: Subject
+    layer: str
+    taps: Taps = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", Taps(outputs=(self.layer,)))
+
+    def is_derived(self) -> bool:
+        """Whether the model is put together in the way that the closed form is derived for."""
+        return classifier_weight(self.subject.model) is not None
+
+    def applies(self, run: Pass) -> bool:
+        """Whether the layer's output is what the head of the model is given."""
+        output, features = run.outputs[self.layer], run.features
+        if not isinstance(features, Tensor) or output.shape != features.shape:
+            return False
+        grid = grid_of(self.subject.model, output, image_size=run.image_size)
+        return not grid.prefix_tokens and torch.equal(output, features)
+
+    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+        activation = run.outputs[self.layer].detach().float()
+        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
+        activation_BChw = grid(activation)
+        positions = activation_BChw.shape[2] * activation_BChw.shape[3]
+        pooled_BC = activation_BChw.mean((2, 3))
+        with torch.enable_grad():
+            pooled_BC.requires_grad_()
+            pre_logits_BD = _pre_logits(
+                self.subject.model, _one_position(pooled_BC, grid, like=activation)
+            )
+        maps = [
+            _weighed(weights_BKC / positions, activation_BChw)
+            for weights_BKC in _class_gradients(
+                self.subject.model, pre_logits_BD, pooled_BC, classes_BK
+            )
+        ]
+        return torch.cat(maps, 1)
+
+
+def _one_position(pooled_BC: Tensor, grid: Grid, *, like: Tensor) -> Tensor:
+    """The pooled vector as a map of one position, its dimensions in the order of `like`."""
+    if like.ndim == 3:
+        return pooled_BC[:, None]
+    return pooled_BC[:, None, None] if grid.channels_last else pooled_BC[:, :, None, None]
+
+
+class _ClassQuery(NamedTuple):
+    """What the class token's attention says of the patches; d the width of a head."""
+
+    query_BAd: Tensor
+    """Scaled as the softmax takes it."""
+    share_BA: Tensor
+    """The weight that all patches have together."""
+    moment_BAd: Tensor
+    """Σⱼ pⱼ (vⱼ - o) over patches, where o = Σ pⱼ vⱼ over all tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadClassQuery:
+    prefix_tokens: int
+
+    def __call__(self, call: AttentionCall) -> _ClassQuery:
+        assert call.query is not None
+        assert call.value is not None
+        weights_BAN = call.weights(slice(0, 1))[:, :, 0]
+        value_BANd = call.value.float()
+        patches = slice(self.prefix_tokens, None)
+        share_BA = weights_BAN[..., patches].sum(-1)
+        seen_BAd = torch.einsum("ban,band->bad", weights_BAN, value_BANd)
+        of_patches_BAd = torch.einsum(
+            "ban,band->bad", weights_BAN[..., patches], value_BANd[:, :, patches]
+        )
+        return _ClassQuery(
+            call.query[:, :, 0].float() * call.scale,
+            share_BA,
+            of_patches_BAd - share_BA[..., None] * seen_BAd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassToken:
+    """Closed form for the norm before the last attention of a ViT that classifies its class token.
+
+    With p the class token's attention, q its query, and g the gradient of a class score by what
+    its heads put out, the sums over patches are Σ dV = (Σ p) g and Σ dK = (g · Σ p (v - o)) q.
+    """
+
+    subject: Subject
+    layer: str
+    taps: Taps = field(init=False)
+
+    def __post_init__(self) -> None:
+        block = self.layer.rpartition(".")[0]
+        prefix_tokens = int(getattr(self.subject.model, "num_prefix_tokens", 0))
+        taps = Taps(
+            outputs=(self.layer,),
+            inputs=(f"{block}.norm2",),
+            attention=((f"{block}.attn", _ReadClassQuery(prefix_tokens)),),
+        )
+        object.__setattr__(self, "taps", taps)
+
+    def is_derived(self) -> bool:
+        """Whether the model is put together in the way that the closed form is derived for."""
+        model = self.subject.model
+        if not isinstance(model, VisionTransformer) or classifier_weight(model) is None:
+            return False
+        if self.layer != f"blocks.{len(model.blocks) - 1}.norm1" or model.global_pool != "token":
+            return False
+        block = model.blocks[-1]
+        if type(block) is not Block or type(block.attn) is not Attention:
+            return False
+        plain = block.attn.q_norm, block.attn.k_norm, block.attn.norm
+        return block.attn.gate is None and all(isinstance(norm, nn.Identity) for norm in plain)
+
+    def applies(self, run: Pass) -> bool:
+        """As far as the structure tells."""
+        return True
+
+    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+        model: Any = self.subject.model
+        block = model.blocks[-1]
+        read: _ClassQuery = run.attention[self.taps.attention[0]]
+        tokens_BND = run.outputs[self.layer].detach().float()
+        residual_BD = run.inputs[self.taps.inputs[0]][:, 0].float().clone()
+        with torch.enable_grad():
+            residual_BD.requires_grad_()
+            token_BD = residual_BD + block.ls2(block.mlp(block.norm2(residual_BD)))
+            pre_logits_BD = _pre_logits(model, model.norm(token_BD)[:, None])
+        grid = grid_of(model, tokens_BND, image_size=run.image_size)
+        patches, positions = grid(tokens_BND), grid.height * grid.width
+        maps = [
+            _weighed(self._weights(block, read, gradient_BKD) / positions, patches)
+            for gradient_BKD in _class_gradients(model, pre_logits_BD, residual_BD, classes_BK)
+        ]
+        return torch.cat(maps, 1)
+
+    @staticmethod
+    def _weights(block: Any, read: _ClassQuery, gradient_BKD: Tensor) -> Tensor:
+        """Sum over patches of the gradient by the normed tokens, (B, K, D)."""
+        scaled_BKD = gradient_BKD * getattr(block.ls1, "gamma", 1.0)
+        heads, width = read.query_BAd.shape[1:]
+        heads_BKAd = torch.unflatten(scaled_BKD @ block.attn.proj.weight, -1, (heads, width))
+        value_BKAd = heads_BKAd * read.share_BA[:, None, :, None]
+        score_BKA = (heads_BKAd * read.moment_BAd[:, None]).sum(-1)
+        key_BKAd = score_BKA[..., None] * read.query_BAd[:, None]
+        _, of_keys_DD, of_values_DD = block.attn.qkv.weight.chunk(3)
+        weights_BKD: Tensor = (
+            key_BKAd.flatten(2) @ of_keys_DD + value_BKAd.flatten(2) @ of_values_DD
+        )
+        return weights_BKD
+
+
+CLOSED_FORMS: Mapping[Route, type[Pooled] | type[ClassToken]] = {
+    "pooled": Pooled,
+    "class_token": ClassToken,
+}
+
+
+def make_route(route: Route, subject: Subject, layer: str) -> CamRoute:
+    """The way of that name; for `auto`, until `settle_route`, the one that is always right."""
+    return CLOSED_FORMS[route](subject, layer) if route in CLOSED_FORMS else Tail(subject, layer)
+
+
+def settle_route(subject: Subject, layer: str, x_BCHW: Tensor, classes: Sequence[int]) -> Route:
+    """The first closed form that is derived for this model and meets autograd on some images.
+
+    Args:
+        subject: the model.
+        layer: module path of the target layer.
+        x_BCHW: normalised images: the first of a run.
+        classes: class indices to compare by.
+    """
+    made = {name: form(subject, layer) for name, form in CLOSED_FORMS.items()}
+    forms = {name: form for name, form in made.items() if form.is_derived()}
+    tail = Tail(subject, layer)
+    taps = Taps.union(way.taps for way in (tail, *forms.values()))
+    run = forward(subject.model, x_BCHW, taps=taps, classify=True)
+    classes_BK = torch.tensor(list(classes), device=x_BCHW.device).expand(len(x_BCHW), -1)
+    expected = tail.cams(run, classes_BK)
+    for name, form in forms.items():
+        if form.applies(run) and _meets(form.cams(run, classes_BK), expected, name):
+            return name
+    return "tail"
+
+
+def _meets(found: Tensor, expected: Tensor, name: str) -> bool:
+    deviation = float((found - expected).abs().max() / expected.max().clamp(min=1e-30))
+    if deviation <= TOLERANCE:
+        return True
+    log.warning(
+        "GradCAM: the closed form %r differs from autograd by %.1e of the largest value, "
+        "so autograd is used.",
+        name,
+        deviation,
+    )
+    return False
+
+
+def classifier_weight(model: nn.Module) -> Tensor | None:
+    """(K, D) of a classifier that is one linear layer; None for any other."""
+    path = getattr(model, "pretrained_cfg", {}).get("classifier")
+    if not isinstance(path, str):
+        return None
+    layer = dict(model.named_modules()).get(path)
+    is_linear = type(layer) is nn.Linear or (
+        type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1
+    )
+    return layer.weight.flatten(1) if is_linear else None  # type: ignore[union-attr]
+
+
+def _pre_logits(model: Any, features: Tensor) -> Tensor:
+    return only_tensor(model.forward_head(features, pre_logits=True)).flatten(1)
+
+
+def _class_gradients(
+    model: nn.Module, pre_logits_BD: Tensor, source_BC: Tensor, classes_BK: Tensor
+) -> Iterator[Tensor]:
+    """Gradient of class scores by `source_BC`, (B, k, C) for a few classes k at a time.
+
+    They start at the classifier's input, where the gradient of a score is a row of its weight.
+    """
+    weight_KD = classifier_weight(model)
+    assert weight_KD is not None, "closed forms are for a linear classifier"
+    # Some ten times as much is in use at once, the widest being the hidden layer of an MLP.
+    class_bytes = 40 * source_BC.numel()
+    for chunk_Bk in torch.split(classes_BK, max(1, _CHUNK_BYTES // class_bytes), 1):
+        # The same classes for all images need one copy of their rows.
+        rows = weight_KD[chunk_Bk[:1]] if chunk_Bk.stride(0) == 0 else weight_KD[chunk_Bk]
+        start_kBD = rows.expand(len(chunk_Bk), -1, -1).transpose(0, 1)
+        (gradient_kBC,) = torch.autograd.grad(
+            pre_logits_BD, source_BC, start_kBD, retain_graph=True, is_grads_batched=True
+        )
+        yield gradient_kBC.transpose(0, 1)
+
+
+def _weighed(weights_BKC: Tensor, activation_BChw: Tensor) -> Tensor:
+    """ReLU of the sum over weighed channels, (B, K, h, w)."""
+    cams_BKN = (weights_BKC @ activation_BChw.flatten(2)).relu()
+    return torch.unflatten(cams_BKN, -1, activation_BChw.shape[2:])

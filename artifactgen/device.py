@@ -1,0 +1,116 @@
+"""The device that a worker owns: which it is, its precision, and how data gets there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from artifactgen.errors import ConfigError
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+AUTOCAST: Mapping[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def resolve_device(accelerator: Accelerator) -> torch.device:
+    """The device to compute on; `ConfigError` if a GPU is asked for and there is none."""
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if accelerator == "gpu":
+        raise ConfigError(
+            "accelerator=gpu, but torch finds no CUDA device. Set accelerator=auto or cpu."
+        )
+    return torch.device("cpu")
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+    """`auto` is bf16-mixed where the device computes bf16 natively, else 32-true."""
+    if precision == "16-mixed" and device.type == "cpu":
+        raise ConfigError("precision=16-mixed needs a GPU. Use bf16-mixed or 32-true on a CPU.")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return "bf16-mixed" if native else "32-true"
+
+
+def make_reproducible(*, exact: bool) -> None:
+    """On a GPU, equal bytes in every run: no algorithm that depends on the order of threads.
+
+    Args:
+        exact: also compute float32 as float32, not as TF32, whose error is about 1e-3.
+    """
+    if not torch.cuda.is_available():
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = not exact
+    torch.backends.cudnn.allow_tf32 = not exact
+
+
+class Transfers:
+    """Copies to the device and back that overlap with its work.
+
+    On a GPU, uploads go from pinned memory on a stream of their own, so that the next batch is on
+    its way while this one computes, and downloads end when they are asked for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    @cached_property
+    def _uploads(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+    def upload(self, images: NDArray[Any]) -> Tensor:
+        """The array on the device, ready for what is computed next."""
+        host = torch.from_numpy(images)
+        if self._device.type != "cuda":
+            return host.to(self._device)
+        compute = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._uploads):
+            there = host.pin_memory().to(self._device, non_blocking=True)
+        compute.wait_stream(self._uploads)
+        there.record_stream(compute)  # else its memory could be used anew while it is read
+        return there
+
+    def download(self, tensors: Mapping[str, Tensor]) -> Download:
+        """Begin to copy tensors to the CPU."""
+        if self._device.type != "cuda":
+            return Download({name: tensor.cpu() for name, tensor in tensors.items()}, None)
+        host = {
+            name: torch.empty_like(tensor, device="cpu", pin_memory=True)
+            for name, tensor in tensors.items()
+        }
+        for name, tensor in tensors.items():
+            host[name].copy_(tensor, non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(self._device))
+        return Download(host, done)
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Tensors on their way to the CPU."""
+
+    host: Mapping[str, Tensor]
+    done: torch.cuda.Event | None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays, once all of them are there."""
+        if self.done is not None:
+            self.done.synchronize()
+        return {name: tensor.numpy() for name, tensor in self.host.items()}

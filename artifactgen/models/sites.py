@@ -1,0 +1,84 @@
+"""Where a model computes attention that can be shown on its image, and how to read it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from artifactgen.errors import UnsupportedError
+from artifactgen.models.layers import Grid, has_class_token, tokens_grid
+from artifactgen.models.probe import Probe
+from artifactgen.models.windows import Windows, trace_windows
+
+_OVER_OTHER_THINGS = ("XCA", "CrossCovarianceAttn", "ChannelAttention", "HSMSSD")
+"""Layers of timm whose softmax runs over channels or over the states of a state-space model."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSite:
+    """A layer whose attention weights have a key for each position of a grid."""
+
+    path: str
+    heads: int
+    grid: Grid
+    """Of the keys."""
+    has_class_query: bool
+    """Whether the first query is a class token, or a class token is the only query."""
+    queries: int
+    """M"""
+    windows: Windows | None = None
+    """Where positions attend only within windows: which window holds which."""
+
+
+def attention_sites(seen: Probe) -> list[AttentionSite]:
+    """Every such layer, in the order of the computation.
+
+    Raises:
+        UnsupportedError: the model has none.
+    """
+    sites = [site for path in seen.attention if (site := _site(seen, path))]
+    if sites:
+        return sites
+    name = type(seen.model).__name__
+    if not seen.attention:
+        raise UnsupportedError(f"{name} computes no attention")
+    kinds = sorted({type(seen.model.get_submodule(path)).__name__ for path in seen.attention})
+    raise UnsupportedError(
+        f"the attention of {name} ({', '.join(kinds)}) has no weights between positions of the "
+        "image that could be shown"
+    )
+
+
+def _site(seen: Probe, path: str) -> AttentionSite | None:
+    layer, shapes = seen.model.get_submodule(path), seen.attention[path]
+    if len(shapes) != 1 or type(layer).__name__ in _OVER_OTHER_THINGS:
+        return None
+    shape = _with_heads(layer, shapes[0])
+    if shape is None:
+        return None
+    batch, heads, queries, keys = shape
+    if batch > 1:
+        windows = trace_windows(seen, path, windows=batch, tokens=keys)
+        if windows is None or queries != keys:
+            return None
+        return AttentionSite(path, heads, windows.grid, False, queries, windows)
+    grid = tokens_grid(seen.model, keys, image_size=seen.image_size)
+    if grid is None or keys == 1:
+        return None
+    return AttentionSite(path, heads, grid, _has_class_query(seen.model, grid, queries), queries)
+
+
+def _with_heads(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """(B, A, M, N) of weights that may have lost their heads in the batch, or never had any."""
+    if len(shape) == 4:
+        batch, heads, queries, keys = shape
+        return batch, heads, queries, keys
+    if len(shape) == 3 and shape[0] == getattr(layer, "num_heads", 1):
+        return 1, *shape
+    return None
+
+
+def _has_class_query(model: nn.Module, grid: Grid, queries: int) -> bool:
+    says_nothing = getattr(model, "num_prefix_tokens", None) is None
+    return queries == 1 or (grid.prefix_tokens > 0 and (has_class_token(model) or says_nothing))

@@ -1,0 +1,83 @@
+"""Which positions share a window, in models that attend within windows (Swin, MaxViT).
+
+Rather than repeating how each architecture shifts, pads and cuts its maps, a map of numbered
+positions is sent through the block: what arrives at its attention tells where each came from.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from artifactgen.models.layers import Grid
+from artifactgen.models.probe import Probe
+
+_PADDING = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """The positions of a grid in the order in which windows hold them."""
+
+    grid: Grid
+    positions: NDArray[np.int64]
+    """(windows, tokens) index into the grid, row by row; -1 for padding."""
+
+
+class _Arrived(Exception):  # noqa: N818
+    """The numbered positions are at the attention: the rest of the block need not run."""
+
+
+def trace_windows(seen: Probe, path: str, *, windows: int, tokens: int) -> Windows | None:
+    """Where the positions of one image are at the attention `path`; None where it cannot be told.
+
+    Args:
+        seen: the model and the shapes of its layers' outputs.
+        path: module path of the attention.
+        windows: number of windows of one image.
+        tokens: number of positions in a window.
+    """
+    block = path.rpartition(".")[0]
+    shape = None if block not in seen.outputs else tuple(seen.outputs[block].shape)
+    if shape is None or len(shape) != 4:
+        return None
+    height, width = shape[1:3]
+    numbers = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, height, width, 1)
+    arrived = _send(seen.model, block, path, numbers.expand(shape).contiguous())
+    if arrived is None or arrived.ndim < 3 or arrived.shape[-1] != shape[-1]:
+        return None
+    positions = arrived[..., 0].reshape(len(arrived), -1).round().long().numpy() - 1
+    once = np.bincount(positions[positions >= 0], minlength=height * width)
+    if positions.shape != (windows, tokens) or not (once == 1).all():
+        return None
+    return Windows(Grid(height, width, channels_last=True), positions)
+
+
+def _send(model: nn.Module, block: str, path: str, numbers: Tensor) -> Tensor | None:
+    """What arrives at the attention of a block when `numbers` enter it, norms left out."""
+    found: list[Tensor] = []
+
+    def stop(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0].detach().cpu())
+        raise _Arrived
+
+    def let_pass(_module: nn.Module, args: tuple[Any, ...], _output: object) -> Any:
+        return args[0]
+
+    layer = model.get_submodule(block)
+    device = next(model.parameters()).device
+    with ExitStack() as stack, torch.inference_mode():
+        stack.callback(model.get_submodule(path).register_forward_pre_hook(stop).remove)
+        for name, child in layer.named_children():
+            if "norm" in name:
+                stack.callback(child.register_forward_hook(let_pass).remove)
+        # A block that takes something else is not one of those that can be traced.
+        with suppress(_Arrived, RuntimeError, TypeError, AssertionError):
+            layer(numbers.to(device))
+    return found[0] if found else None

@@ -20,9 +20,9 @@ def compile_parts(model: nn.Module, taps: Taps) -> list[str]:
 
     Inputs then need a fixed shape: every other one is compiled anew.
     """
-    eager = {ancestor for path in taps.paths for ancestor in _ancestors(path)}
-    eager |= {path for path, _ in taps.attention}
-    parts = list(_parts(model, "", eager))
+    around = {ancestor for path in taps.paths for ancestor in _ancestors(path)}
+    listening = {path for path, _ in taps.attention}
+    parts = list(_parts(model, "", around, listening))
     for path in parts:
         part = model.get_submodule(path)
         # Not the call itself, so that hooks on the part are still called outside of it.
@@ -36,10 +36,13 @@ def _ancestors(path: str) -> Iterator[str]:
         yield path
 
 
-def _parts(module: nn.Module, path: str, eager: set[str]) -> Iterator[str]:
+def _parts(module: nn.Module, path: str, around: set[str], listening: set[str]) -> Iterator[str]:
+    """Children with children of their own: a single layer gains nothing."""
     for name, child in module.named_children():
         inner = f"{path}.{name}" if path else name
-        if inner in eager or isinstance(child, nn.ModuleList):
-            yield from _parts(child, inner, eager)
-        elif any(True for _ in child.parameters()):
+        if inner in listening:
+            continue
+        if inner in around or isinstance(child, nn.ModuleList):
+            yield from _parts(child, inner, around, listening)
+        elif any(True for _ in child.children()) and any(True for _ in child.parameters()):
             yield inner

@@ -7,10 +7,13 @@ import pytest
 import timm
 import torch
 
+from artifactgen.artifacts.attention import AttentionMaps
 from artifactgen.artifacts.embedding import Embedding
+from artifactgen.artifacts.gradcam import GradCAM
 from artifactgen.artifacts.kind import Subject
+from artifactgen.compiling import compile_parts
 from artifactgen.device import resolve_device, resolve_precision
-from artifactgen.engine import Engine, Normalization, finite_rows
+from artifactgen.engine import Engine, Normalization, finite_rows, is_convolutional
 from artifactgen.errors import ConfigError
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
@@ -113,3 +116,111 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert resolve_device("auto").type == "cpu"
     with pytest.raises(ConfigError, match="no CUDA device"):
         resolve_device("gpu")
+
+
+def random_batch(size: int) -> np.ndarray:
+    return RNG.integers(0, 256, (size, 3, 32, 32), dtype=np.uint8)
+
+
+def full_engine(name: str = "test_vit", **options: object) -> Engine:
+    torch.manual_seed(0)
+    sized = {"img_size": 32} if name == "test_vit" else {}
+    model = timm.create_model(name, num_classes=4, **sized).eval().requires_grad_(False)
+    subject = Subject(model, (32, 32), ("a", "b", "c", "d"), has_head=True)
+    kinds = {"embeddings": Embedding(), "gradcam": GradCAM()}
+    if name == "test_vit":
+        kinds["attention"] = AttentionMaps()
+    bound = {name: kind.bind(subject) for name, kind in kinds.items()}
+    return Engine(
+        subject, bound, torch.device("cpu"), "32-true", Normalization(MEAN, STD), **options
+    )
+
+
+def assert_alike(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].shape == array.shape
+        np.testing.assert_allclose(found[name], array, atol=1e-6, rtol=1e-4)
+
+
+def test_a_batch_too_large_for_the_device_is_taken_in_halves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine, images_BCHW = full_engine(), random_batch(7)
+    expected = engine(images_BCHW)
+
+    def have_little_memory(_module: object, args: tuple[torch.Tensor, ...]) -> None:
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    engine.subject.model.blocks[2].register_forward_pre_hook(have_little_memory)
+    flight = engine.start(images_BCHW)
+    assert flight.halved
+    assert [rows for rows, _ in flight.parts] == [2, 2, 2, 1]
+    assert_alike(flight.arrays(), expected)
+    assert "Out of memory with a batch of 7: taking 4." in caplog.text
+
+
+def test_one_image_too_large_for_the_device_is_an_error() -> None:
+    engine = full_engine()
+
+    def have_no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    engine.subject.model.blocks[2].register_forward_pre_hook(have_no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.start(random_batch(4))
+
+
+def test_batches_are_padded_to_a_fixed_size_and_nothing_of_it_comes_out() -> None:
+    engine, images_BCHW = full_engine(), random_batch(3)
+    fixed = replace(engine, fixed_batch=5)
+    sizes: list[int] = []
+    engine.subject.model.patch_embed.register_forward_pre_hook(
+        lambda _m, args: sizes.append(len(args[0]))
+    )
+    assert_alike(fixed(images_BCHW), engine(images_BCHW))
+    assert sizes == [5, 3]
+
+
+def test_a_padded_batch_that_is_too_large_is_padded_less_in_halves() -> None:
+    engine, images_BCHW = full_engine(fixed_batch=8), random_batch(5)
+    sizes: list[int] = []
+
+    def have_little_memory(_module: object, args: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(args[0]))
+        if len(args[0]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    engine.subject.model.patch_embed.register_forward_pre_hook(have_little_memory)
+    arrays = engine(images_BCHW)
+    assert sizes == [8, 3, 3]
+    assert_alike(arrays, full_engine()(images_BCHW))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("test_vit", False), ("resnet18", True)])
+def test_only_cnns_have_their_channels_last(name: str, expected: bool) -> None:
+    assert is_convolutional(full_engine(name).subject.model) is expected
+
+
+def test_channels_last_gives_the_same() -> None:
+    engine, images_BCHW = full_engine("resnet18"), random_batch(3)
+    expected = engine(images_BCHW)
+    engine.subject.model.to(memory_format=torch.channels_last)
+    layouts: list[bool] = []
+    engine.subject.model.layer3.register_forward_hook(
+        lambda _m, _i, out: layouts.append(out.is_contiguous(memory_format=torch.channels_last))
+    )
+    assert_alike(replace(engine, channels_last=True)(images_BCHW), expected)
+    assert layouts == [True]
+
+
+def test_parts_without_taps_are_compiled_and_give_the_same() -> None:
+    """Compiled for real: it needs a C++ compiler, as a user's machine does."""
+    engine, images_BCHW = full_engine(), random_batch(3)
+    expected = engine(images_BCHW)
+    compiled = replace(engine, fixed_batch=4)
+    parts = compile_parts(engine.subject.model, compiled.taps)
+    assert parts == ["patch_embed", *(f"blocks.{index}" for index in range(5)), "blocks.5.mlp"]
+    assert_alike(compiled(images_BCHW), expected)
+    assert not any(module._forward_hooks for module in engine.subject.model.modules())

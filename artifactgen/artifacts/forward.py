@@ -215,7 +215,7 @@ class _Tapped:
         def end(_module: nn.Module, _args: object, _output: object) -> None:
             calls = self._interceptor.heard()
             if len(calls) == 1:
-                with torch.no_grad():
+                with torch.no_grad(), torch.autocast(calls[0].device.type, enabled=False):
                     self.attention.update({(path, read): read(calls[0]) for read in readers})
 
         return begin, end

@@ -82,7 +82,9 @@ def _has_grid(seen: Probe, path: str) -> bool:
 def layers_with_gradient(subject: Subject, paths: Iterable[str]) -> set[str]:
     """Those of the layers whose patches class scores depend on; one forward and one backward."""
     outputs: dict[str, Tensor] = {}
-    model, image_size = subject.model, subject.image_size
+    paths, model, image_size = list(paths), subject.model, subject.image_size
+    if not paths:
+        return set()
     with ExitStack() as stack, torch.enable_grad():
         for path in paths:
             hook = model.get_submodule(path).register_forward_hook(_keeper(outputs, path))

@@ -42,6 +42,13 @@ class AttentionCall:
     """(…, M, N)"""
 
     @property
+    def device(self) -> torch.device:
+        """Where it was computed."""
+        tensor = self.query if self.softmax is None else self.softmax
+        assert tensor is not None
+        return tensor.device
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of the weights, (…, M, N)."""
         if self.softmax is not None:

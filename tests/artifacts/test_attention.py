@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import bind, random_images, random_model, run
+from timm.models.swin_transformer import window_partition
 from torch import Tensor, nn
 
+from artifactgen.artifacts import attention_rows
 from artifactgen.artifacts.attention import AttentionMaps
 from artifactgen.errors import ConfigError, UnsupportedError
 from benchmarks.reference import attention_matrices
@@ -29,7 +31,6 @@ def compute(model: nn.Module, x_BCHW: Tensor, options: AttentionMaps) -> np.ndar
         {},
         {"reg_tokens": 4},
         {"qk_norm": True},
-        {"global_pool": "avg"},
         {"depth": 2, "num_heads": 4},
     ],
     ids=str,
@@ -56,11 +57,23 @@ def test_distilled_model_leaves_both_tokens_out():
     np.testing.assert_allclose(attention, expected.numpy(), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("options", [{}, {"class_token": False, "global_pool": "avg"}], ids=str)
-def test_mean_query_is_the_mean_over_patch_rows(options):
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("mean_query", {}),
+        ("mean_query", {"reg_tokens": 4}),
+        ("mean_query", {"class_token": False, "global_pool": "avg"}),
+        ("cls", {"class_token": False, "global_pool": "avg"}),
+        ("cls", {"global_pool": "avg"}),  # its class token's last row leads to no output
+    ],
+    ids=str,
+)
+def test_the_mean_over_patch_rows(method, options):
     model = random_model("test_vit", img_size=SIZE, **options)
     x_BCHW = random_images(size=SIZE)
-    attention = compute(model, x_BCHW, AttentionMaps(method="mean_query"))
+    bound = bind(AttentionMaps(method=method), model, SIZE)
+    assert bound.describe()["query"] == "mean over patches"
+    attention = compute(model, x_BCHW, AttentionMaps(method=method))
     prefix = model.num_prefix_tokens
     matrix = attention_matrices(model, x_BCHW)[-1]
     expected = matrix[:, :, prefix:, prefix:].mean(2).reshape(3, 1, -1, *GRID)
@@ -91,17 +104,119 @@ def test_the_pass_is_the_same_with_and_without_reading_attention():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224", "beit_base_patch16_224"]
+    ("name", "reason"),
+    [
+        ("resnet18", "ResNet computes no attention"),
+        ("convnext_atto", "ConvNeXt computes no attention"),
+        ("edgenext_xx_small", r"EdgeNeXt \(CrossCovarianceAttn\) has no weights between positions"),
+    ],
 )
-def test_models_whose_attention_is_not_read_say_so(name):
-    with pytest.raises(UnsupportedError, match="attention"):
-        bind(AttentionMaps(), random_model(name), (224, 224))
+def test_models_without_attention_to_show_say_so(name, reason):
+    with pytest.raises(UnsupportedError, match=reason):
+        bind(AttentionMaps(), random_model(name), (64, 64))
 
 
-def test_class_token_attention_without_class_token_is_refused_with_the_remedy():
-    model = random_model("test_vit", class_token=False, global_pool="avg")
-    with pytest.raises(ConfigError, match=r"attention\.method=mean_query"):
-        bind(AttentionMaps(), model, (160, 160))
+def test_a_few_images_at_a_time_give_the_same(monkeypatch):
+    model = random_model("test_vit", img_size=SIZE)
+    x_BCHW = random_images(size=SIZE)
+    for method in ("mean_query", "rollout"):
+        options = AttentionMaps(method=method)
+        whole = compute(model, x_BCHW, options)
+        with monkeypatch.context() as patch:
+            patch.setattr(attention_rows, "_CHUNK_BYTES", 1)
+            np.testing.assert_allclose(compute(model, x_BCHW, options), whole, atol=1e-7)
+
+
+def block_diagonal(model: nn.Module, layer: str, x_BCHW: Tensor) -> Tensor:
+    """The attention of all positions with one another, (B, A, N, N), zero between windows."""
+    block = model.get_submodule(layer)
+    (height, width), (window, _), shift = (
+        block.input_resolution,
+        block.window_size,
+        block.shift_size,
+    )
+    seen = []
+    hook = block.attn.softmax.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    with torch.no_grad():
+        model(x_BCHW)
+    hook.remove()
+    weights_BWAMN = seen[0].unflatten(0, (len(x_BCHW), -1))
+    numbers = torch.arange(height * width).view(1, height, width, 1)
+    rolled = torch.roll(numbers, [-s for s in shift], (1, 2))
+    positions_WN = window_partition(rolled, (window, window)).flatten(1)
+    full = torch.zeros(len(x_BCHW), weights_BWAMN.shape[2], height * width, height * width)
+    for index, positions_N in enumerate(positions_WN):
+        full[:, :, positions_N[:, None], positions_N[None]] = weights_BWAMN[:, index]
+    return full
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["regular windows", "shifted windows"])
+def test_attention_within_windows_is_the_mean_over_all_queries_of_the_image(index):
+    size = (64, 96)
+    model = random_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=size,
+        window_size=4,
+        depths=(2, 2),
+        num_heads=(2, 4),
+    )
+    x_BCHW = random_images(size=size)
+    bound = bind(AttentionMaps(layers=(index,)), model, size)
+    attention = bound.compute(run(model, bound, x_BCHW))["attention"].numpy()
+    full = block_diagonal(model, f"layers.0.blocks.{index}", x_BCHW)
+    np.testing.assert_allclose(full.sum(-1), 1, atol=1e-5)
+    expected = full.mean(2).reshape(3, 1, 2, 16, 24)
+    np.testing.assert_allclose(attention, expected.numpy(), atol=TOLERANCE, rtol=0)
+    assert attention.sum((-2, -1)) == pytest.approx(1, abs=1e-5)
+
+
+def test_padding_of_windows_is_no_position():
+    size = (56, 56)  # 14 × 14 positions in windows of 4 are padded to 16 × 16
+    model = random_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=size,
+        window_size=4,
+        depths=(2, 2),
+        num_heads=(2, 4),
+    )
+    bound = bind(AttentionMaps(layers=(0,)), model, size)
+    attention = bound.compute(run(model, bound, random_images(size=size)))["attention"]
+    assert attention.shape[-2:] == (14, 14)
+    assert (attention.sum((-2, -1)) < 1).all(), "the rest went to padding"
+
+
+def test_rollout_through_windows_is_refused_with_the_remedy():
+    model = random_model("swin_tiny_patch4_window7_224", img_size=64)
+    with pytest.raises(ConfigError, match=r"block 0 .* Set attention\.method=cls or mean_query"):
+        bind(AttentionMaps(method="rollout"), model, (64, 64))
+
+
+def test_blocks_of_different_stages_do_not_go_into_one_array():
+    model = random_model("pvt_v2_b0")
+    with pytest.raises(ConfigError, match=r"blocks 0 \(1 heads, .*and 7 \(8 heads"):
+        bind(AttentionMaps(layers=(0, 7)), model, (64, 64))
+
+
+def test_class_attention_after_the_blocks_is_the_last():
+    model = random_model("cait_xxs24_224", img_size=64)
+    x_BCHW = random_images(size=(64, 64))
+    bound = bind(AttentionMaps(), model, (64, 64))
+    assert bound.describe()["query"] == "class token"
+    attention = bound.compute(run(model, bound, x_BCHW))["attention"].numpy()
+    layer = model.blocks_token_only[-1].attn
+    inputs = []
+    hook = layer.register_forward_pre_hook(lambda _m, args: inputs.append(args[0]))
+    with torch.no_grad():
+        model(x_BCHW)
+        tokens_BND, shape = (
+            inputs[0],
+            (3, -1, layer.num_heads, layer.q.in_features // layer.num_heads),
+        )
+        query = layer.q(tokens_BND[:, :1]).reshape(shape).transpose(1, 2) * layer.scale
+        key = layer.k(tokens_BND).reshape(shape).transpose(1, 2)
+    hook.remove()
+    expected = (query @ key.transpose(2, 3)).softmax(-1)[:, :, 0, 1:].reshape(3, 1, -1, 4, 4)
+    np.testing.assert_allclose(attention, expected.numpy(), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("layers", [(6,), (-7,), ()])

@@ -332,7 +332,9 @@ def test_a_data_set_that_goes_away_stops_the_shard_without_a_commit(make_job: Ma
 def test_the_preflight_measures_one_record_and_writes_nothing(make_job: MakeJob) -> None:
     job = make_job()
     ready = preflight(job)
-    assert ready.job == job
+    settled = ready.job.artifacts["gradcam"]
+    assert (settled.layer, settled.route) == ("blocks.5.norm1", "class_token")
+    assert replace(ready.job, artifacts=job.artifacts) == job
     assert ready.status == dict.fromkeys(KINDS, "ok")
     assert ready.embedding_shape == (64,)
     assert ready.pictures_per_record == len(CLASSES) + 1

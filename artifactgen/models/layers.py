@@ -100,9 +100,9 @@ def tokens_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -
     some layers of some models the tokens before the patches are not there yet.
     """
     said = getattr(model, "num_prefix_tokens", None)
-    for prefix in dict.fromkeys((int(said or 0), 0, *(() if said else (1,)))):
+    for prefix in (0, 1) if said is None else dict.fromkeys((int(said), 0)):
         patches = patch_grid(model, tokens - prefix, image_size=image_size)
-        if patches is not None:
+        if patches is not None and tokens - prefix > 1:
             return Grid(*patches, prefix)
     return None
 

@@ -11,7 +11,7 @@ import pytest
 from artifactgen.store.layout import Layout
 from artifactgen.store.merge import Recipe, merge, merged
 from artifactgen.store.plan import Scope
-from artifactgen.store.report import RunFacts, write_reports
+from artifactgen.store.report import _TOTALS, RunFacts, write_reports
 from artifactgen.types import Failure, Shard
 
 FAILURES = [
@@ -42,7 +42,8 @@ def reported(layout: Layout, commit_shard) -> Layout:
     results: dict[str, Any] = {}
     for split, records in (("train", 3), ("val", 2)):
         shard = Shard(split, 0, 0, records)
-        receipt = commit_shard(layout, shard, broken_rows=[1, 2])
+        halved = 3 if split == "val" else 0
+        receipt = commit_shard(layout, shard, broken_rows=[1, 2], halved_batches=halved)
         merge(layout, Scope(split, (shard,)), [receipt], recipe)
         results[split] = merged(layout, split, fingerprint="f" * 64)
     write_reports(layout, results, FAILURES, FACTS, classes=CLASSES)
@@ -61,6 +62,7 @@ def test_run_json_is_plain_json_with_everything_of_the_run(reported: Layout) -> 
         "failures": 3,
         "pictures": 2,
         "picture_bytes": 20,
+        "halved_batches": 3,
         "by_split": {
             "train": {"records": 1, "failures": 2, "pictures": 1},
             "val": {"records": 1, "failures": 1, "pictures": 1},
@@ -75,7 +77,7 @@ def test_run_json_is_plain_json_with_everything_of_the_run(reported: Layout) -> 
 
 def test_a_time_that_is_no_number_is_an_error_and_no_broken_json(reported: Layout) -> None:
     before = (reported.root / "run.json").read_bytes()
-    result = {"records": 0, "failures": 0, "pictures": 0, "picture_bytes": 0}
+    result = dict.fromkeys(_TOTALS, 0)
     results = {"train": {**result, "seconds": {"read": math.nan}}}
     with pytest.raises(ValueError, match="JSON"):
         write_reports(reported, results, [], FACTS, classes=CLASSES)
@@ -94,6 +96,7 @@ def test_failures_csv_is_read_back_by_any_reader(reported: Layout) -> None:
 
 def test_the_summary_says_it_to_a_person(reported: Layout) -> None:
     text = (reported.root / "summary.md").read_text("utf-8")
+    assert "3 batches were halved for want of memory on the device." in text
     for fact in (
         "2 records, 3 failed, 2 pictures",
         FACTS.command,

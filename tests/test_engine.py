@@ -218,6 +218,11 @@ def test_channels_last_gives_the_same() -> None:
 def test_parts_without_taps_are_compiled_and_give_the_same() -> None:
     """Compiled for real: it needs a C++ compiler, as a user's machine does."""
     engine, images_BCHW = full_engine(), random_batch(3)
+    run = engine.run(images_BCHW)
+    settled = {name: kind.settle(run) for name, kind in engine.artifacts.items()}
+    assert settled["gradcam"].route == "class_token", "it calls parts of the model by itself"
+    bound = {name: kind.bind(engine.subject) for name, kind in settled.items()}
+    engine = replace(engine, artifacts=bound)
     expected = engine(images_BCHW)
     compiled = replace(engine, fixed_batch=4)
     parts = compile_parts(engine.subject.model, compiled.taps)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from artifactgen.artifacts.forward import Pass, Taps, forward, only_tensor
 from artifactgen.artifacts.kind import Subject
+from artifactgen.errors import ConfigError
 from artifactgen.models.attention import AttentionCall
 from artifactgen.models.layers import Grid, grid_of
 
@@ -118,7 +120,7 @@ class Pooled:
         activation_BChw = grid(activation)
         positions = activation_BChw.shape[2] * activation_BChw.shape[3]
         pooled_BC = activation_BChw.mean((2, 3))
-        with torch.enable_grad():
+        with _eager_autograd():
             pooled_BC.requires_grad_()
             pre_logits_BD = _pre_logits(
                 self.subject.model, _one_position(pooled_BC, grid, like=activation)
@@ -217,7 +219,7 @@ class ClassToken:
         read: _ClassQuery = run.attention[self.taps.attention[0]]
         tokens_BND = run.outputs[self.layer].detach().float()
         residual_BD = run.inputs[self.taps.inputs[0]][:, 0].float().clone()
-        with torch.enable_grad():
+        with _eager_autograd():
             residual_BD.requires_grad_()
             token_BD = residual_BD + block.ls2(block.mlp(block.norm2(residual_BD)))
             pre_logits_BD = _pre_logits(model, model.norm(token_BD)[:, None])
@@ -252,11 +254,30 @@ CLOSED_FORMS: Mapping[Route, type[Pooled] | type[ClassToken]] = {
 
 
 def make_route(route: Route, subject: Subject, layer: str) -> CamRoute:
-    """The way of that name; for `auto`, until `settle_route`, the one that is always right."""
-    return CLOSED_FORMS[route](subject, layer) if route in CLOSED_FORMS else Tail(subject, layer)
+    """The way of that name; for `auto`, until `settle_route`, the one that is always right.
+
+    Raises:
+        ConfigError: the closed form is not derived for this model.
+    """
+    if route not in CLOSED_FORMS:
+        return Tail(subject, layer)
+    form = CLOSED_FORMS[route](subject, layer)
+    if not form.is_derived():
+        raise route_does_not_hold(route, subject, layer)
+    return form
 
 
-def settle_route(subject: Subject, layer: str, x_BCHW: Tensor, classes: Sequence[int]) -> Route:
+def route_does_not_hold(route: Route, subject: Subject, layer: str) -> ConfigError:
+    """Why a closed form that a user asked for is refused."""
+    return ConfigError(
+        f"gradcam.route={route} does not hold for {layer} of {type(subject.model).__name__}. "
+        "Set gradcam.route=auto."
+    )
+
+
+def settle_route(
+    subject: Subject, layer: str, x_BCHW: Tensor, classes: Sequence[int], *, wanted: Route = "auto"
+) -> Route:
     """The first closed form that is derived for this model and meets autograd on some images.
 
     Args:
@@ -264,8 +285,10 @@ def settle_route(subject: Subject, layer: str, x_BCHW: Tensor, classes: Sequence
         layer: module path of the target layer.
         x_BCHW: normalised images: the first of a run.
         classes: class indices to compare by.
+        wanted: the only closed form to consider; `auto`: any.
     """
-    made = {name: form(subject, layer) for name, form in CLOSED_FORMS.items()}
+    wanted_forms = CLOSED_FORMS if wanted == "auto" else {wanted: CLOSED_FORMS[wanted]}
+    made = {name: form(subject, layer) for name, form in wanted_forms.items()}
     forms = {name: form for name, form in made.items() if form.is_derived()}
     tail = Tail(subject, layer)
     taps = Taps.union(way.taps for way in (tail, *forms.values()))
@@ -301,6 +324,16 @@ def classifier_weight(model: nn.Module) -> Tensor | None:
         type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1
     )
     return layer.weight.flatten(1) if is_linear else None  # type: ignore[union-attr]
+
+
+@contextmanager
+def _eager_autograd() -> Iterator[None]:
+    """A graph that can be gone back through for many classes at once, which compiled parts forbid.
+
+    What they are called for here is but one vector for each image.
+    """
+    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _pre_logits(model: Any, features: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from artifactgen.artifacts.cam_methods import CamMethod, Method, Perturbation, make_method
-from artifactgen.artifacts.cam_routes import Route, make_route, settle_route
+from artifactgen.artifacts.cam_routes import Route, make_route, route_does_not_hold, settle_route
 from artifactgen.artifacts.forward import Pass, Taps
 from artifactgen.artifacts.kind import Arrays, Picture, Subject, Tensors, View
 from artifactgen.artifacts.target_layer import (
@@ -158,12 +158,19 @@ class BoundGradCAM:
                 self.options.method,
                 channels,
             )
-        route = self.options.route
-        if self.options.method == "gradcam" and route == "auto":
-            chosen = self.classes or tuple(range(len(self.subject.classes)))
-            some = chosen[:: max(1, len(chosen) // _CLASSES_COMPARED)][:_CLASSES_COMPARED]
-            route = settle_route(self.subject, self.layer, run.x_BCHW.clone(), some)
-        return replace(self.options, layer=self.layer, route=route)
+        return replace(self.options, layer=self.layer, route=self._settle_route(run))
+
+    def _settle_route(self, run: Pass) -> Route:
+        wanted = self.options.route
+        if wanted == "tail" or self.options.method != "gradcam":
+            return wanted
+        chosen = self.classes or tuple(range(len(self.subject.classes)))
+        some = chosen[:: max(1, len(chosen) // _CLASSES_COMPARED)][:_CLASSES_COMPARED]
+        images_BCHW = run.x_BCHW.clone()
+        route = settle_route(self.subject, self.layer, images_BCHW, some, wanted=wanted)
+        if wanted not in ("auto", route):
+            raise route_does_not_hold(wanted, self.subject, self.layer)
+        return route
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         image_HW3 = view.images[0]

@@ -129,6 +129,24 @@ def test_a_closed_form_that_does_not_meet_autograd_is_not_taken(caplog):
     assert "differs from autograd" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "route"),
+    [
+        ("test_vit", "auto", "pooled"),
+        ("test_vit", "blocks.4.norm1", "class_token"),
+        ("resnet18", "auto", "class_token"),
+        ("resnet18", "layer3", "pooled"),
+    ],
+)
+def test_a_closed_form_that_does_not_hold_is_refused_where_it_is_asked_for(name, layer, route):
+    with pytest.raises(ConfigError, match=rf"gradcam\.route={route} does not hold .*route=auto"):
+        settle(
+            GradCAM(layer=layer, route=route),
+            random_model(name, **({"global_pool": "token"} if name == "test_vit" else {})),
+            random_images(size=(160, 160)),
+        )
+
+
 def test_maps_in_bf16_are_near_those_in_float32():
     for name, least in (("test_vit", 0.98), ("resnet18", 0.98)):
         model = random_model(name)

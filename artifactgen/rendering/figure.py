@@ -113,10 +113,9 @@ class AttentionFigure:
         self, canvas: NDArray[np.uint8], band: Band, attention_Ahw: NDArray[np.float32]
     ) -> None:
         top = float(np.percentile(attention_Ahw, self._clip_percentile, method="higher"))
-        maps = resize_maps(
-            _divide(attention_Ahw, top), band.heads[0].size, interpolation=self._interpolation
-        )
-        for panel, map01_HW in zip(band.heads, maps, strict=True):
+        maps01_Ahw = _divide(attention_Ahw, top)
+        for panel, map01_hw in zip(band.heads, maps01_Ahw, strict=True):
+            map01_HW = resize_maps(map01_hw, panel.size, interpolation=self._interpolation)
             canvas[panel.pixels] = heatmap(map01_HW, colormap=self._colormap)
         self._write_ticks(canvas, band.colorbar, top, clipped=bool(attention_Ahw.max() > top))
 

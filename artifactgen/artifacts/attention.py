@@ -156,7 +156,8 @@ class BoundAttention:
         text = {
             **view.provenance,
             "Record": view.sample.record_id,
-            "Method": f"{self.options.method} of blocks {', '.join(map(str, self.blocks))}",
+            "Method": f"attention, {self.options.method}",
+            "Layer": ", ".join(f"blocks.{index}" for index in self.blocks),
         }
         yield attention_file(view.sample.record_id), encode_png(picture, text)
 

@@ -19,7 +19,7 @@ from artifactgen.engine import (
 )
 from artifactgen.errors import CheckpointError, UnsupportedError
 from artifactgen.models.checkpoint import read_checkpoint
-from artifactgen.models.loading import load_model
+from artifactgen.models.loading import LoadedModel, load_model
 from artifactgen.models.spec import ModelSpec
 from artifactgen.store.layout import Layout
 
@@ -68,7 +68,11 @@ def load_subject(job: Job) -> Subject:
         raise CheckpointError(
             f"{job.checkpoint} changed while the job was running. Run the same command again."
         )
-    loaded = load_model(job.model, checkpoint)
+    return subject_of(job, load_model(job.model, checkpoint))
+
+
+def subject_of(job: Job, loaded: LoadedModel) -> Subject:
+    """A loaded model with what the job knows of its input and output."""
     assert job.source.image_size is not None
     return Subject(
         loaded.model,

@@ -18,7 +18,7 @@ from timm.layers import Attention
 from torch import Tensor
 
 from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Picture, Subject, View
+from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, View
 from artifactgen.errors import ConfigError
 from artifactgen.models.layers import attention_layers, token_grid
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
@@ -168,6 +168,13 @@ class BoundAttention:
         if view.prediction is not None:
             parts.append(f"predicted {view.prediction} ({view.probability:.2f})")
         return "  ·  ".join([*parts, _QUERY_NAMES[self.options.method]])
+
+    def excerpts(
+        self, files: Sequence[str], *, label: int | None, prediction: int | None
+    ) -> tuple[Excerpt, ...]:
+        title = "Rollout" if self.options.method == "rollout" else "Mean attention"
+        last_block = self.figure.geometry.bands[-1]
+        return (Excerpt(title, next(iter(files), None), last_block.means[0]),)
 
     def columns(self) -> tuple[str, ...]:
         return ()

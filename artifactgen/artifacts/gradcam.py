@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Picture, Subject, View
+from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, View
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.layers import find_target_layer, get_layer, grid_of
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
@@ -184,6 +184,15 @@ class BoundGradCAM:
             "Layer": self.layer,
             "Scale": self.options.scale,
         }
+
+    def excerpts(
+        self, files: Sequence[str], *, label: int | None, prediction: int | None
+    ) -> tuple[Excerpt, ...]:
+        chosen = {"GradCAM, true": label, "GradCAM, predicted": prediction}
+        return tuple(
+            Excerpt(title, next((f for f in files if f.endswith(f"/class_{index}.png")), None))
+            for title, index in chosen.items()
+        )
 
     def columns(self) -> tuple[str, ...]:
         return ()

@@ -17,7 +17,7 @@ from artifactgen.rendering.text import Color, fit_text, load_font, write_text
 PAPER, EMPTY = 255, 238
 WRONG: Color = (176, 28, 28)
 
-_LARGEST_PANEL_PX = 250 * 250
+_LARGEST_PANEL_PX = 285 * 285
 _NARROWEST_CARD_PX = 380
 """So that class and prediction can be read below the id."""
 

@@ -15,6 +15,7 @@ FILTER_UP = 2
 NO_TEXT: Mapping[str, str] = MappingProxyType({})
 
 _RGB, _INDEXED = 2, 3
+_STRIP_BYTES = 1 << 18
 
 
 def encode_png(rgb_HW3: NDArray[np.uint8], text: Mapping[str, str] = NO_TEXT) -> bytes:
@@ -104,17 +105,24 @@ def _header(pixels: NDArray[np.uint8], color_type: int) -> Sequence[bytes]:
 
 
 def _compress(pixels: NDArray[np.uint8]) -> bytes:
-    compressed: bytes = isal_zlib.compress(_filter_up(pixels), 1)
-    return compressed
-
-
-def _filter_up(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Each row less the one above, after the byte that names the filter: (H, 1 + bytes)."""
+    """The rows, filtered and deflated, a strip at a time: what is filtered stays in the cache."""
     rows = pixels.reshape(len(pixels), -1)
-    filtered = np.empty((rows.shape[0], 1 + rows.shape[1]), np.uint8)
+    strip = max(1, _STRIP_BYTES // rows.shape[1])
+    deflate = isal_zlib.compressobj(1)
+    parts = [
+        deflate.compress(_filter_up(rows, start, start + strip))
+        for start in range(0, len(rows), strip)
+    ]
+    return b"".join((*parts, deflate.flush()))
+
+
+def _filter_up(rows: NDArray[np.uint8], start: int, stop: int) -> NDArray[np.uint8]:
+    """Each row less the one above, after the byte that names the filter: (rows, 1 + bytes)."""
+    shown = rows[start:stop]
+    filtered = np.empty((shown.shape[0], 1 + shown.shape[1]), np.uint8)
     filtered[:, 0] = FILTER_UP
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    filtered[0, 1:] = shown[0] - rows[start - 1] if start else shown[0]
+    np.subtract(shown[1:], shown[:-1], out=filtered[1:, 1:])
     return filtered
 
 

@@ -7,10 +7,21 @@ import shutil
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from workspace import CKPT, EXPERIMENT, RECORDS, Workspace, artifacts, snapshot
+from workspace import (
+    CKPT,
+    EXPERIMENT,
+    IMAGE_SIZE,
+    RECORDS,
+    Workspace,
+    artifacts,
+    snapshot,
+    write_checkpoint,
+    write_images,
+)
 
 SPLITS = tuple(RECORDS)
 ALL = [f"overview_{split}.png" for split in SPLITS]
@@ -41,16 +52,14 @@ def test_the_pictures_on_it_are_those_on_disk(finished: Workspace) -> None:
     manifest = [f"test_{row:03d}" for row in (0, 3, 1, 4, 2)]  # class by class
     for record_id in manifest[:2]:
         picture = cv2.imread(str(finished.output / f"gradcam/{record_id}/class_0.png"))[..., ::-1]
-        assert holds(sheet, np.ascontiguousarray(picture)), record_id
+        assert holds(sheet, np.ascontiguousarray(picture), width=194), record_id
 
 
-def holds(sheet: np.ndarray, picture: np.ndarray) -> bool:
-    """Whether a picture is somewhere on a sheet, enlarged."""
-    for width in range(150, 260):
-        large = cv2.resize(picture, (width, width), interpolation=cv2.INTER_CUBIC)
-        if cv2.matchTemplate(sheet, large, cv2.TM_SQDIFF).min() < 1:
-            return True
-    return False
+def holds(sheet: np.ndarray, picture: np.ndarray, *, width: int) -> bool:
+    """Whether a square picture is somewhere on a sheet, enlarged to a width."""
+    large = cv2.resize(picture, (width, width), interpolation=cv2.INTER_CUBIC)
+    corners = np.argwhere((sheet[:-width, :-width] == large[0, 0]).all(-1))
+    return any((sheet[y : y + width, x : x + width] == large).all() for y, x in corners)
 
 
 def test_a_sheet_that_is_gone_is_drawn_again_and_nothing_else(
@@ -152,3 +161,47 @@ def test_a_file_of_a_user_beside_the_sheets_is_left_alone(workspace: Workspace) 
     assert outcome.exit_code == 0, outcome.text
     assert theirs.read_bytes() == b"mine"
     assert "my_overview_test.png is not of this program" in outcome.text
+
+
+def test_without_labels_and_classifier_the_sheet_shows_what_there_is(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path / "headless.ckpt", classes=0)
+    images = np.random.default_rng(0).integers(0, 256, (20, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    with h5py.File(tmp_path / "unlabelled_test.h5", "w") as file:
+        file["images"] = images
+    outcome = workspace.run(
+        EXPERIMENT,
+        "ckpt_path=headless.ckpt",
+        f"data.path={tmp_path / 'unlabelled_test.h5'}",
+        "generate_gradcam=false",
+    )
+    assert outcome.exit_code == 0, outcome.text
+    assert sheets(workspace.output) == ["overview_test.png"]
+    sheet = np.asarray(Image.open(workspace.output / "overview_test.png"))
+    chosen, left_out = (np.repeat(images[row][..., None], 3, axis=-1) for row in (0, 2))
+    assert holds(sheet, chosen, width=258)
+    assert not holds(sheet, left_out, width=258)
+
+
+def test_a_cnn_has_no_column_of_attention(workspace: Workspace, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "cnn.ckpt", backbone="test_resnet")
+    outcome = workspace.run(
+        EXPERIMENT, "ckpt_path=cnn.ckpt", "model.backbone=test_resnet", "splits=[test]"
+    )
+    assert outcome.exit_code == 0, outcome.text
+    assert sheets(workspace.output) == ["overview_test.png"]
+
+
+def test_records_that_failed_are_not_on_it(workspace: Workspace, tmp_path: Path) -> None:
+    everything = tuple(f"test_{row:03d}" for row in range(RECORDS["test"]))
+    write_images(tmp_path / "broken.h5", broken=everything)
+    outcome = workspace.run(
+        EXPERIMENT, CKPT, f"data.path={tmp_path / 'broken.h5'}", "max_failures=1"
+    )
+    assert outcome.exit_code == 0, outcome.text
+    heights = {
+        split: np.asarray(Image.open(workspace.output / f"overview_{split}.png")).shape[0]
+        for split in SPLITS
+    }
+    assert heights["test"] < 400 < heights["val"]

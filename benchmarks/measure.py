@@ -1,4 +1,7 @@
-"""Timing: two ways of doing the same, turn by turn in one process."""
+"""Timing: two ways of doing the same, turn by turn in one process.
+
+It is CPU time of the process, which what else the machine does hardly changes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Median seconds of a reference and of ours."""
+    """Median CPU seconds of a reference and of ours."""
 
     reference_s: float
     ours_s: float
@@ -28,7 +31,7 @@ class Comparison:
 def compare(
     reference: Callable[[], object], ours: Callable[[], object], *, runs: int, repeat: int = 1
 ) -> Comparison:
-    """Time both by turns, so that what else the machine does falls on both alike.
+    """Time both by turns, so that a slow minute of the machine falls on both.
 
     Args:
         reference: done once in each run, after one that is not counted.
@@ -46,10 +49,10 @@ def compare(
 
 
 def _seconds(work: Callable[[], object], repeat: int = 1) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(repeat):
         work()
-    return (time.perf_counter() - start) / repeat
+    return (time.process_time() - start) / repeat
 
 
 def _time(seconds: float) -> str:

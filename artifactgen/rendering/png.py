@@ -108,6 +108,9 @@ def _compress(pixels: NDArray[np.uint8]) -> bytes:
     """The rows, filtered and deflated, a strip at a time: what is filtered stays in the cache."""
     rows = pixels.reshape(len(pixels), -1)
     strip = max(1, _STRIP_BYTES // rows.shape[1])
+    if len(rows) <= strip:
+        at_once: bytes = isal_zlib.compress(_filter_up(rows, 0, len(rows)), 1)
+        return at_once
     deflate = isal_zlib.compressobj(1)
     parts = [
         deflate.compress(_filter_up(rows, start, start + strip))

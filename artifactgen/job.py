@@ -16,7 +16,7 @@ from artifactgen.device import Accelerator, Precision, resolve_device, resolve_p
 from artifactgen.engine import Engine, Normalization, is_convolutional
 from artifactgen.errors import CheckpointError, UnsupportedError
 from artifactgen.models.checkpoint import read_checkpoint
-from artifactgen.models.loading import load_model
+from artifactgen.models.loading import LoadedModel, load_model
 from artifactgen.models.spec import ModelSpec
 from artifactgen.store.layout import Layout
 
@@ -67,7 +67,11 @@ def load_subject(job: Job) -> Subject:
         raise CheckpointError(
             f"{job.checkpoint} changed while the job was running. Run the same command again."
         )
-    loaded = load_model(job.model, checkpoint)
+    return subject_of(job, load_model(job.model, checkpoint))
+
+
+def subject_of(job: Job, loaded: LoadedModel) -> Subject:
+    """A loaded model with what the job knows of its input and output."""
     assert job.source.image_size is not None
     return Subject(
         loaded.model,

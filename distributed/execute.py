@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 
 from artifactgen.errors import OutputError
+from artifactgen.job import bind_artifacts, subject_of
+from artifactgen.overview import write_overview
 from artifactgen.preflight import Preflight, preflight
 from artifactgen.store.atomic import write_json
 from artifactgen.store.layout import OWNED_FILES, Layout
@@ -103,7 +105,8 @@ def _is_complete(run: Run) -> bool:
     results = [run.result(scope.name) for scope in run.scopes]
     if run.settings.record_id:
         return all(result is not None and not result["failures"] for result in results)
-    reports = (run.layout.root / name for name in OWNED_FILES)
+    reports = [run.layout.root / name for name in OWNED_FILES]
+    reports += [run.layout.overview(scope.name) for scope in run.scopes]
     return None not in results and all(report.exists() for report in reports)
 
 
@@ -120,6 +123,7 @@ def _do(run: Run, ready: Preflight) -> None:
         run.layout.success.unlink(missing_ok=True)
     for scope in open_scopes:
         run.layout.scope(scope.name).result.unlink(missing_ok=True)
+        run.layout.overview(scope.name).unlink(missing_ok=True)
         scope_plan = {"shards": len(scope.shards), "records": scope.records}
         write_json(run.layout.scope(scope.name).plan, scope_plan, temp_dir=run.layout.temp)
     with run.phases("shards"):
@@ -131,7 +135,19 @@ def _do(run: Run, ready: Preflight) -> None:
     with run.phases("merge"):
         for scope in open_scopes:
             merge(run.layout, scope, [done[shard] for shard in scope.shards], recipe(run, ready))
+    with run.phases("overview"):
+        _draw_overviews(run, ready)
     finish(run, ready, crew)
+
+
+def _draw_overviews(run: Run, ready: Preflight) -> None:
+    """The contact sheets that are missing, of the splits of this run."""
+    missing = [s.name for s in run.scopes if not run.layout.overview(s.name).exists()]
+    if run.settings.record_id or not missing:
+        return
+    artifacts, _ = bind_artifacts(ready.job.artifacts, subject_of(ready.job, run.built.loaded))
+    for split in missing:
+        write_overview(ready.job, artifacts, split)
 
 
 def _done_before(run: Run, scopes: Sequence[Scope]) -> dict[Shard, Receipt]:

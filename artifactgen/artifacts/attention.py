@@ -17,7 +17,7 @@ import torch
 
 from artifactgen.artifacts.attention_rows import ClassRow, HeadMean, MeanRow, WindowMean, rollout
 from artifactgen.artifacts.forward import Pass, Reader, Taps
-from artifactgen.artifacts.kind import Arrays, Picture, Subject, Tensors, View
+from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, View
 from artifactgen.errors import ConfigError
 from artifactgen.models.layers import pools_patches
 from artifactgen.models.probe import probe
@@ -29,11 +29,6 @@ from artifactgen.rendering.png import encode_png
 from artifactgen.store.layout import attention_file
 
 Method = Literal["cls", "mean_query", "rollout"]
-_QUERY_NAMES: dict[Method, str] = {
-    "cls": "class-token attention",
-    "mean_query": "attention, mean over patch queries",
-    "rollout": "attention rollout",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +171,8 @@ class BoundAttention:
         text = {
             **view.provenance,
             "Record": view.sample.record_id,
-            "Method": f"{self.options.method} of blocks {', '.join(map(str, self.blocks))}",
+            "Method": self._what(),
+            "Layer": ", ".join(site.path for site in self.sites),
         }
         yield attention_file(view.sample.record_id), encode_png(picture, text)
 
@@ -186,7 +182,23 @@ class BoundAttention:
             parts.append(f"label {view.label}")
         if view.prediction is not None:
             parts.append(f"predicted {view.prediction} ({view.probability:.2f})")
-        return "  ·  ".join([*parts, _QUERY_NAMES[self.options.method]])
+        return "  ·  ".join([*parts, self._what()])
+
+    def _what(self) -> str:
+        """What the figure shows, in words."""
+        if self.options.method == "rollout":
+            return "attention rollout"
+        if self.by_class_token:
+            return "class-token attention"
+        within = " within windows" if any(site.windows for site in self.sites) else ""
+        return f"attention{within}, mean over queries"
+
+    def excerpts(
+        self, files: Sequence[str], *, label: int | None, prediction: int | None
+    ) -> tuple[Excerpt, ...]:
+        title = "Rollout" if self.options.method == "rollout" else "Mean attention"
+        last_block = self.figure.geometry.bands[-1]
+        return (Excerpt(title, next(iter(files), None), last_block.means[0]),)
 
     def columns(self) -> tuple[str, ...]:
         return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Picture, Subject, Tensors, View
+from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, View
 from artifactgen.errors import ConfigError
 from artifactgen.models.layers import grid_of, has_class_token
 
@@ -73,6 +73,11 @@ class BoundEmbedding:
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         yield from ()
+
+    def excerpts(
+        self, files: Sequence[str], *, label: int | None, prediction: int | None
+    ) -> tuple[Excerpt, ...]:
+        return ()
 
     def columns(self) -> tuple[str, ...]:
         return ("embeddings",)

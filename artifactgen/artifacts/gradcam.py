@@ -19,7 +19,7 @@ from torch import Tensor
 from artifactgen.artifacts.cam_methods import CamMethod, Method, Perturbation, make_method
 from artifactgen.artifacts.cam_routes import Route, make_route, route_does_not_hold, settle_route
 from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Picture, Subject, Tensors, View
+from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, View
 from artifactgen.artifacts.target_layer import (
     find_target_layer,
     layers_with_gradient,
@@ -28,8 +28,8 @@ from artifactgen.artifacts.target_layer import (
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.layers import get_layer, grid_of
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
-from artifactgen.rendering.overlay import OPACITY, Scale, heatmap, overlay, scale_cam
-from artifactgen.rendering.png import encode_png
+from artifactgen.rendering.overlay import OPACITY, Scale
+from artifactgen.rendering.saliency import ALL_FRAMES, SaliencyPictures, Style, find_frame
 from artifactgen.store.layout import gradcam_file
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,11 @@ class GradCAM:
     """How `gradcam` is computed, see `cam_routes.py`; `auto`: the cheapest that meets autograd."""
     target_classes: list[int | str] | Literal["predicted"] | None = None
     """Classes by index or name; None: every class; `predicted`: each record's own prediction."""
-    style: Literal["overlay", "heatmap"] = "overlay"
+    style: Style = "overlay"
+    """`overlay`: the map over the image; `heatmap`: the map alone, as a picture of 256 colours."""
+    frames: str = ALL_FRAMES
+    """Where channels are frames: `all` plays them one after the other, in one PNG; the name of a
+    frame lays the map over that one alone."""
     scale: Scale = "map"
     """`map`: each map its own range, as pytorch-grad-cam; `record`: one range over the classes of
     a record, so that they compare; `absolute`: as they are, clipped to [0, 1]."""
@@ -77,6 +81,7 @@ class GradCAM:
         else:
             layer = self.layer
             get_layer(subject.model, layer, option="gradcam.layer")
+        find_frame(self.frames, subject.frame_names, option="gradcam.frames")
         classes = resolve_classes(self.target_classes, subject.classes)
         return BoundGradCAM(self, subject, layer, classes, self._way(subject, layer))
 
@@ -173,26 +178,39 @@ class BoundGradCAM:
         return route
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
-        image_HW3 = view.images[0]
-        maps_KHW = scale_cam(arrays["gradcam"], image_HW3.shape[:2], scale=self.options.scale)
-        for class_index, map_HW in zip(arrays["gradcam_classes"].tolist(), maps_KHW, strict=True):
-            if self.options.style == "heatmap":
-                picture = heatmap(map_HW, colormap=self.options.colormap)
-            else:
-                picture = overlay(
-                    image_HW3,
-                    map_HW,
-                    colormap=self.options.colormap,
-                    opacity=self.options.opacity,
-                )
-            text = {
-                **view.provenance,
-                "Record": view.sample.record_id,
-                "Class": f"{class_index} {self.subject.classes[class_index]}",
-                "Method": f"{self.options.method} at {self.layer}",
-            }
-            path = gradcam_file(view.sample.record_id, class_index)
-            yield path, encode_png(picture, text)
+        options, record_id = self.options, view.sample.record_id
+        pictures = SaliencyPictures(
+            style=options.style,
+            scale=options.scale,
+            colormap=options.colormap,
+            opacity=options.opacity,
+            frame=find_frame(options.frames, self.subject.frame_names, option="gradcam.frames"),
+        )
+        classes = arrays["gradcam_classes"].tolist()
+        texts = [self._text(view, class_index) for class_index in classes]
+        drawn = pictures.draw(view.images, arrays["gradcam"], texts)
+        for class_index, picture in zip(classes, drawn, strict=True):
+            yield gradcam_file(record_id, class_index), picture
+
+    def _text(self, view: View, class_index: int) -> dict[str, str]:
+        """What a picture says of its origin."""
+        return {
+            **view.provenance,
+            "Record": view.sample.record_id,
+            "Class": f"{class_index} {self.subject.classes[class_index]}",
+            "Method": self.options.method,
+            "Layer": self.layer,
+            "Scale": self.options.scale,
+        }
+
+    def excerpts(
+        self, files: Sequence[str], *, label: int | None, prediction: int | None
+    ) -> tuple[Excerpt, ...]:
+        chosen = {"GradCAM, true": label, "GradCAM, predicted": prediction}
+        return tuple(
+            Excerpt(title, next((f for f in files if f.endswith(f"/class_{index}.png")), None))
+            for title, index in chosen.items()
+        )
 
     def columns(self) -> tuple[str, ...]:
         return ()

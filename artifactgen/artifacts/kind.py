@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from artifactgen.artifacts.forward import Pass, Taps
+from artifactgen.rendering.layout import Rect
 from artifactgen.types import Sample
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -57,6 +58,17 @@ class View:
     """Written into every picture: checkpoint, model, program version."""
 
 
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A part of a record's pictures, for the contact sheet."""
+
+    title: str
+    path: str | None
+    """Relative to the output directory; None where the record has no such picture."""
+    region: Rect | None = None
+    """Of the picture; None is all of it."""
+
+
 class Artifact(Protocol):
     """The options of a kind: a frozen dataclass."""
 
@@ -94,6 +106,18 @@ class BoundArtifact(Protocol):
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         """The pictures of one record; `arrays` are its rows of what `compute` gave."""
+        ...
+
+    def excerpts(
+        self, files: Sequence[str], *, label: int | None, prediction: int | None
+    ) -> tuple[Excerpt, ...]:
+        """What the contact sheet shows of a record: as many, of the same titles, for each.
+
+        Args:
+            files: the record's pictures of this kind, relative to the output directory.
+            label: its class, as an index of the classifier's; None where unknown.
+            prediction: likewise.
+        """
         ...
 
     def columns(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from artifactgen.errors import RecordError
 from artifactgen.rendering.arrange import arrange
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP, lookup_table
+from artifactgen.rendering.image import resize_picture
 from artifactgen.rendering.layout import Band, FigureLayout, Rect, Sizes, baseline
 from artifactgen.rendering.overlay import OPACITY, heatmap, overlay, resize_maps
 from artifactgen.rendering.template import INK, MUTED, block_title, draw_template
@@ -113,10 +114,9 @@ class AttentionFigure:
         self, canvas: NDArray[np.uint8], band: Band, attention_Ahw: NDArray[np.float32]
     ) -> None:
         top = float(np.percentile(attention_Ahw, self._clip_percentile, method="higher"))
-        maps = resize_maps(
-            _divide(attention_Ahw, top), band.heads[0].size, interpolation=self._interpolation
-        )
-        for panel, map01_HW in zip(band.heads, maps, strict=True):
+        maps01_Ahw = _divide(attention_Ahw, top)
+        for panel, map01_hw in zip(band.heads, maps01_Ahw, strict=True):
+            map01_HW = resize_maps(map01_hw, panel.size, interpolation=self._interpolation)
             canvas[panel.pixels] = heatmap(map01_HW, colormap=self._colormap)
         self._write_ticks(canvas, band.colorbar, top, clipped=bool(attention_Ahw.max() > top))
 
@@ -160,12 +160,3 @@ class AttentionFigure:
 def _divide(maps: NDArray[np.float32], top: float) -> NDArray[np.float32]:
     """Maps whose value `top` becomes 1; all zeros stay so."""
     return maps / np.float32(top if top > 0 else 1)
-
-
-def resize_picture(image_HW3: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture at another (H, W): cubic where it grows, by area where it shrinks."""
-    grows = size[0] * size[1] >= image_HW3.shape[0] * image_HW3.shape[1]
-    resized: NDArray[np.uint8] = cv2.resize(
-        image_HW3, size[::-1], interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_AREA
-    )
-    return resized

@@ -1,10 +1,12 @@
-"""How a person sees a sample."""
+"""How a person sees a sample, at its own size or another."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +35,15 @@ def display_images(image_CHW: Image, frame_names: Sequence[str] = ()) -> list[ND
     if channels == 3:
         return [np.ascontiguousarray(_to_uint8(image_CHW).transpose(1, 2, 0))]
     return [_grey(image_CHW[0])]
+
+
+def resize_picture(image_HW3: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture at another (H, W): cubic where it grows, by area where it shrinks."""
+    grows = math.prod(size) >= math.prod(image_HW3.shape[:2])
+    resized: NDArray[np.uint8] = cv2.resize(
+        image_HW3, size[::-1], interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_AREA
+    )
+    return resized
 
 
 def _grey(channel_HW: NDArray[Any]) -> NDArray[np.uint8]:

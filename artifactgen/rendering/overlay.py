@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 import cv2
@@ -67,24 +68,29 @@ def _stretch(maps: NDArray[np.float32], axes: tuple[int, ...]) -> NDArray[np.flo
     low = maps.min(axes, keepdims=True)
     high = maps.max(axes, keepdims=True)
     span = high - low
-    return np.where(span > FLAT * high, (maps - low) / (np.float32(1e-7) + span), np.float32(0))
+    divisor = np.where(span > FLAT * high, np.float32(1e-7) + span, np.float32(np.inf))
+    stretched: NDArray[np.float32] = maps - low
+    stretched /= divisor
+    return stretched
 
 
-def to_levels(map01: NDArray[Any]) -> NDArray[np.uint8]:
+def to_levels(map01: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The nearest of the 256 levels of a lookup table for values in [0, 1]; others are clipped."""
-    levels: NDArray[np.uint8] = np.rint(np.clip(map01, 0, 1) * 255).astype(np.uint8)
+    clipped = np.clip(map01, 0, 1)
+    levels: NDArray[np.uint8] = cv2.convertScaleAbs(clipped, alpha=255)  # half to even, as rint
     return levels
 
 
-def heatmap(map01_HW: NDArray[Any], *, colormap: str = DEFAULT_COLORMAP) -> NDArray[np.uint8]:
+def heatmap(
+    map01_HW: NDArray[np.float32], *, colormap: str = DEFAULT_COLORMAP
+) -> NDArray[np.uint8]:
     """The map in colour, (H, W, 3) uint8 RGB: its 256 levels through the colour map's table."""
-    colors: NDArray[np.uint8] = lookup_table(colormap).take(to_levels(map01_HW), axis=0)
-    return colors
+    return _look_up(lookup_table(colormap), to_levels(map01_HW))
 
 
 def overlay(
     image_HW3: NDArray[np.uint8],
-    map01_HW: NDArray[Any],
+    map01_HW: NDArray[np.float32],
     *,
     colormap: str = DEFAULT_COLORMAP,
     opacity: float = OPACITY,
@@ -94,7 +100,7 @@ def overlay(
         pixel = (1 - a) image + a color(m),   a = opacity * min(1, 2 m)
 
     The colour fades in over the lower half of the map, so that cold areas show the image as it is
-    and hot ones show how hot they are. Computed in integers, `a` to 1/256: equal bytes everywhere.
+    and hot ones show how hot they are. Both terms are rounded to 1/255 before they are added.
 
     Args:
         image_HW3: uint8 RGB.
@@ -103,10 +109,25 @@ def overlay(
         opacity: weight of the colour where the map is hot, 0 to 1.
     """
     assert 0 <= opacity <= 1, opacity
+    kept, color = _blend_tables(colormap, opacity)
     levels = to_levels(map01_HW)
-    weight = np.rint(256 * opacity * np.minimum(1, np.arange(256) / 127.5)).astype(np.uint16)
-    color = lookup_table(colormap) * weight[:, None] + np.uint16(128)
-    pixels = image_HW3 * (256 - weight).take(levels)[..., None]
-    pixels += color.take(levels, axis=0)
-    pixels >>= 8
-    return pixels.astype(np.uint8)
+    # No product of two bytes lies halfway between multiples of 255, so that float32 rounds the
+    # quotient alike on every machine.
+    faded = cv2.multiply(image_HW3, _look_up(kept, levels), scale=1 / 255)
+    pixels: NDArray[np.uint8] = cv2.add(faded, _look_up(color, levels), dst=faded)
+    return pixels
+
+
+@cache
+def _blend_tables(colormap: str, opacity: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Weight of the image and weighed colour for each level of a map, (256, 3) uint8 each."""
+    alpha = np.rint(255 * opacity * np.minimum(1, np.arange(256) / 127.5))[:, None] / 255
+    kept = np.rint(255 * (1 - alpha)).astype(np.uint8).repeat(3, axis=1)
+    color = np.rint(lookup_table(colormap) * alpha).astype(np.uint8)
+    return kept, color
+
+
+def _look_up(table_256x3: NDArray[np.uint8], levels_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The table's row for each level, (H, W, 3)."""
+    rows: NDArray[np.uint8] = cv2.applyColorMap(levels_HW, table_256x3[:, None])
+    return rows

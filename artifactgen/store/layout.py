@@ -22,8 +22,9 @@ OWNED_PATTERNS = (
     "gradcam/*/class_*.png",
     "attention_maps/*_attention.png",
     "maps/*/*.h5",
+    "overview_*.png",
 )
-"""What the program makes in those of its folders that users look into."""
+"""What the program makes beside its reports, and in those of its folders that users look into."""
 
 OWNED_FILES = (
     "classes.json",
@@ -89,6 +90,10 @@ class Layout:
     @property
     def manifest(self) -> Path:
         return self.root / "manifest.parquet"
+
+    def overview(self, split: str) -> Path:
+        """The contact sheet of a split."""
+        return self.root / f"overview_{safe_name(split)}.png"
 
     def embeddings(self, split: str) -> Path:
         return self.root / "embeddings" / f"{safe_name(split)}_embeddings.pt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,10 @@ def foreign_files(layout: Layout) -> list[str]:
     Without its state the directory is not one of ours, whatever its files are called. Output
     directories in it are: a sweep has one for each of its jobs there.
     """
-    owned = (*OWNED_DIRS, *OWNED_FILES) if layout.state.is_dir() else ()
+    owned = (*OWNED_DIRS, *OWNED_FILES, *OWNED_PATTERNS) if layout.state.is_dir() else ()
     return sorted(
         path.name
         for path in layout.root.iterdir()
-        if path.name not in owned and not Layout(path).state.is_dir()
+        if not any(fnmatchcase(path.name, name) for name in owned)
+        and not Layout(path).state.is_dir()
     )

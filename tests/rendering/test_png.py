@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifactgen.rendering.png import encode_png
+from artifactgen.rendering.colormaps import lookup_table
+from artifactgen.rendering.png import encode_animation, encode_indexed_png, encode_png
 
 
 def random_picture(height, width):
@@ -85,7 +86,67 @@ def test_a_key_that_png_does_not_allow_is_refused(key):
         encode_png(random_picture(2, 2), {key: "value"})
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (224, 224), (301, 517)])
+def test_other_readers_see_the_colors_of_an_indexed_picture(size):
+    levels = random_picture(*size)[..., 0]
+    palette = lookup_table("inferno")
+    png = encode_indexed_png(levels, palette, {"Title": "é"})
+    with Image.open(io.BytesIO(png)) as opened:
+        opened.load()
+        assert opened.mode == "P"
+        assert opened.text == {"Title": "é"}
+        np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), palette[levels])
+    bgr = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(bgr[..., ::-1], palette[levels])
+    assert [kind for kind, _ in chunks(png)] == [b"IHDR", b"PLTE", b"iTXt", b"IDAT", b"IEND"]
+
+
+def test_indexed_pictures_are_smaller():
+    levels = random_picture(200, 200)[..., 0]
+    palette = lookup_table("viridis")
+    assert len(encode_indexed_png(levels, palette)) < 0.6 * len(encode_png(palette[levels]))
+
+
+def test_an_animation_shows_its_frames_in_order():
+    frames = [random_picture(40, 60) // (index + 1) for index in range(3)]
+    png = encode_animation(frames, {"Title": "cine"}, frame_ms=250)
+    with Image.open(io.BytesIO(png)) as opened:
+        assert (opened.mode, opened.size, opened.n_frames) == ("RGB", (60, 40), 3)
+        assert opened.info["loop"] == 0
+        for index, frame in enumerate(frames):
+            opened.seek(index)
+            assert opened.info["duration"] == 250
+            np.testing.assert_array_equal(np.asarray(opened), frame)
+        assert opened.text == {"Title": "cine"}
+    assert [kind for kind, _ in chunks(png)] == [
+        *(b"IHDR", b"tEXt", b"acTL"),
+        *(b"fcTL", b"IDAT", b"fcTL", b"fdAT", b"fcTL", b"fdAT"),
+        b"IEND",
+    ]
+
+
+def test_readers_of_stills_see_the_first_frame_of_an_animation():
+    frames = [random_picture(40, 60), random_picture(40, 60) // 2]
+    png = encode_animation(frames)
+    bgr = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(bgr[..., ::-1], frames[0])
+    with Image.open(io.BytesIO(png)) as opened:
+        np.testing.assert_array_equal(np.asarray(opened), frames[0])
+
+
+def test_a_single_frame_is_a_still():
+    picture = random_picture(9, 9)
+    assert encode_animation([picture], {"a": "b"}) == encode_png(picture, {"a": "b"})
+
+
+def test_frames_of_different_sizes_are_refused():
+    with pytest.raises(AssertionError, match="size"):
+        encode_animation([random_picture(9, 9), random_picture(9, 8)])
+
+
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.uint16)])
 def test_only_8_bit_rgb_is_encoded(wrong):
     with pytest.raises(AssertionError):
         encode_png(wrong)
+    with pytest.raises(AssertionError):
+        encode_indexed_png(wrong, lookup_table("inferno"))

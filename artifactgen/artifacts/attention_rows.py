@@ -69,7 +69,7 @@ class WindowMean:
     windows: Windows
 
     def __call__(self, call: AttentionCall) -> Tensor:
-        weights_XAMN = call.weights()
+        weights_XAMN = _with_heads(call.weights(), self.heads)
         positions_WN = torch.from_numpy(self.windows.positions)
         places = (positions_WN >= 0).flatten().nonzero()[:, 0]
         order = positions_WN.flatten()[places].argsort()

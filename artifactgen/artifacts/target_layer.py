@@ -52,12 +52,12 @@ def suggest_layers(subject: Subject, seen: Probe | None = None) -> list[str]:
 
 
 def _usual(model: nn.Module, seen: Probe) -> Iterator[str]:
-    for block in (
-        _last_block(model),
-        *(path.rpartition(".")[0] for path in reversed(seen.attention)),
-    ):
-        if block and f"{block}.norm1" in seen.outputs and f"{block}.attn" in seen.outputs:
-            yield f"{block}.norm1"
+    for path in (f"{_last_block(model)}.attn", *reversed(seen.attention)):
+        block, _, name = path.rpartition(".")
+        # TNT has an inner and an outer attention in a block, attn_out behind norm_out.
+        norm = f"{block}.norm1" if name == "attn" else f"{block}.{name.replace('attn_', 'norm_')}"
+        if path in seen.attention and norm != path and norm in seen.outputs:
+            yield norm
             break
     stages = getattr(model, "feature_info", None)
     if stages:
@@ -70,7 +70,8 @@ def _last_block(model: nn.Module) -> str:
 
 
 def _has_grid(seen: Probe, path: str) -> bool:
-    if path not in seen.outputs:
+    # An output with several rows for an image holds its windows, not its positions.
+    if path not in seen.outputs or len(seen.outputs[path]) != 1:
         return False
     try:
         grid = grid_of(seen.model, seen.outputs[path], image_size=seen.image_size)
@@ -92,6 +93,8 @@ def layers_with_gradient(subject: Subject, paths: Iterable[str]) -> set[str]:
         x_BCHW = random_image(model, image_size, subject.channels).requires_grad_()
         logits_BK = only_tensor(model(x_BCHW))
         # Differently weighed, as a sum over classes may not depend on anything.
+        if not outputs:
+            return set()
         score = (logits_BK * torch.arange(1, logits_BK.shape[1] + 1, device=x_BCHW.device)).sum()
         found = torch.autograd.grad(score, list(outputs.values()), allow_unused=True)
     gradients = dict(zip(outputs, found, strict=True))

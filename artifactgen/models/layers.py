@@ -61,7 +61,7 @@ def grid_of(model: nn.Module, activation: Tensor, *, image_size: tuple[int, int]
     """
     grid = None
     if activation.ndim == 4:
-        grid = _map_grid(model, activation.shape, image_size)
+        grid = map_grid(model, activation.shape, image_size)
     elif activation.ndim == 3:
         grid = tokens_grid(model, activation.shape[1], image_size=image_size)
     if grid is None:
@@ -72,7 +72,7 @@ def grid_of(model: nn.Module, activation: Tensor, *, image_size: tuple[int, int]
     return grid
 
 
-def _map_grid(model: nn.Module, shape: tuple[int, ...], image_size: tuple[int, int]) -> Grid | None:
+def map_grid(model: nn.Module, shape: tuple[int, ...], image_size: tuple[int, int]) -> Grid | None:
     """The model's usual order of dimensions, or the other where only that has the image's form.
 
     Layers within a block may have another one: ConvNeXt normalises with channels last.
@@ -96,15 +96,25 @@ def _has_form(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
 def tokens_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -> Grid | None:
     """The grid that tokens form once those before the patches are left out; None if none fits.
 
-    As many are left out as the model says; where it says nothing, none, or else a class token. In
-    some layers of some models the tokens before the patches are not there yet.
+    As many are left out as the model says; where it says nothing, none, or else a class token, if
+    it has one: a padded window can have as many tokens as a grid and one. In some layers of some
+    models the tokens before the patches are not there yet.
     """
     said = getattr(model, "num_prefix_tokens", None)
-    for prefix in (0, 1) if said is None else dict.fromkeys((int(said), 0)):
+    if said is None:
+        may_have = any(name.startswith("cls_token") for name in _own_parameters(model))
+        possible = (0, 1) if may_have else (0,)
+    else:
+        possible = tuple(dict.fromkeys((int(said), 0)))
+    for prefix in possible:
         patches = patch_grid(model, tokens - prefix, image_size=image_size)
         if patches is not None and tokens - prefix > 1:
             return Grid(*patches, prefix)
     return None
+
+
+def _own_parameters(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_parameters(recurse=False)]
 
 
 def patch_grid(
@@ -115,6 +125,10 @@ def patch_grid(
     The model's own where it has as many patches; else, as in later stages of a hierarchical
     model, the one of the image's aspect ratio.
     """
+    units = getattr(model, "mask_spatial_shape", None)
+    if units is not None:
+        # Hiera holds tokens by their place in mask units, not row by row, until a unit is a token.
+        return (int(units[0]), int(units[1])) if units[0] * units[1] == patches else None
     own = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if own is not None and own[0] * own[1] == patches:
         return int(own[0]), int(own[1])

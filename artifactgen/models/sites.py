@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from torch import nn
 
 from artifactgen.errors import UnsupportedError
-from artifactgen.models.layers import Grid, has_class_token, tokens_grid
+from artifactgen.models.layers import Grid, has_class_token, map_grid, tokens_grid
 from artifactgen.models.probe import Probe
 from artifactgen.models.windows import Windows, trace_windows
 
-_OVER_OTHER_THINGS = ("XCA", "CrossCovarianceAttn", "ChannelAttention", "HSMSSD")
-"""Layers of timm whose softmax runs over channels or over the states of a state-space model."""
+_OVER_OTHER_THINGS = (
+    *("XCA", "CrossCovarianceAttn", "ChannelAttention"),
+    *("HSMSSD", "LinearSelfAttention"),
+)
+"""Layers of timm whose softmax runs over channels, or has no query: a state-space model's states,
+the context scores of MobileViTv2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ def _site(seen: Probe, path: str) -> AttentionSite | None:
     if shape is None:
         return None
     batch, heads, queries, keys = shape
-    if batch > 1:
+    if batch > 1 or (queries == keys and _is_padded(seen, path, keys)):
         windows = trace_windows(seen, path, windows=batch, tokens=keys)
         if windows is None or queries != keys:
             return None
@@ -74,9 +78,19 @@ def _with_heads(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int
     if len(shape) == 4:
         batch, heads, queries, keys = shape
         return batch, heads, queries, keys
-    if len(shape) == 3 and shape[0] == getattr(layer, "num_heads", 1):
-        return 1, *shape
+    heads = getattr(layer, "num_heads", 1)
+    if len(shape) == 3 and shape[0] % heads == 0:
+        return shape[0] // heads, heads, *shape[1:]
     return None
+
+
+def _is_padded(seen: Probe, path: str, keys: int) -> bool:
+    """Whether a single window holds more than the map of the block: then its form is its own."""
+    block = seen.outputs.get(path.rpartition(".")[0])
+    if block is None or block.ndim != 4:
+        return False
+    grid = map_grid(seen.model, tuple(block.shape), seen.image_size)
+    return grid is None or grid.height * grid.width != keys
 
 
 def _has_class_query(model: nn.Module, grid: Grid, queries: int) -> bool:

@@ -15,10 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from artifactgen.models.layers import Grid
+from artifactgen.models.layers import Grid, map_grid
 from artifactgen.models.probe import Probe
-
-_PADDING = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,37 +43,47 @@ def trace_windows(seen: Probe, path: str, *, windows: int, tokens: int) -> Windo
     """
     block = path.rpartition(".")[0]
     shape = None if block not in seen.outputs else tuple(seen.outputs[block].shape)
-    if shape is None or len(shape) != 4:
+    grid = map_grid(seen.model, shape, seen.image_size) if shape and len(shape) == 4 else None
+    if grid is None:
         return None
-    height, width = shape[1:3]
-    numbers = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, height, width, 1)
-    arrived = _send(seen.model, block, path, numbers.expand(shape).contiguous())
-    if arrived is None or arrived.ndim < 3 or arrived.shape[-1] != shape[-1]:
+    arrived = _send(seen.model, block, path, _numbers(grid, shape))
+    if arrived is None or arrived.ndim < 3:
         return None
     positions = arrived[..., 0].reshape(len(arrived), -1).round().long().numpy() - 1
-    once = np.bincount(positions[positions >= 0], minlength=height * width)
+    once = np.bincount(positions[positions >= 0], minlength=grid.height * grid.width)
     if positions.shape != (windows, tokens) or not (once == 1).all():
         return None
-    return Windows(Grid(height, width, channels_last=True), positions)
+    return Windows(grid, positions)
+
+
+def _numbers(grid: Grid, shape: tuple[int, ...]) -> Tensor:
+    """A map of that shape, each position having its number from 1 in all channels."""
+    numbers = torch.arange(1, grid.height * grid.width + 1, dtype=torch.float32).view(grid.size)
+    numbers = numbers[None, ..., None] if grid.channels_last else numbers[None, None]
+    return numbers.expand(shape).contiguous()
 
 
 def _send(model: nn.Module, block: str, path: str, numbers: Tensor) -> Tensor | None:
-    """What arrives at the attention of a block when `numbers` enter it, norms left out."""
+    """What arrives at the attention of a block when `numbers` enter it.
+
+    Norms, positional encodings and whatever else keeps the shape are left out.
+    """
     found: list[Tensor] = []
 
     def stop(_module: nn.Module, args: tuple[Any, ...]) -> None:
         found.append(args[0].detach().cpu())
         raise _Arrived
 
-    def let_pass(_module: nn.Module, args: tuple[Any, ...], _output: object) -> Any:
-        return args[0]
+    def let_pass(_module: nn.Module, args: tuple[Any, ...], output: object) -> Any:
+        keeps_shape = isinstance(output, Tensor) and output.shape == args[0].shape
+        return args[0] if keeps_shape else None
 
     layer = model.get_submodule(block)
     device = next(model.parameters()).device
     with ExitStack() as stack, torch.inference_mode():
         stack.callback(model.get_submodule(path).register_forward_pre_hook(stop).remove)
         for name, child in layer.named_children():
-            if "norm" in name:
+            if not path.startswith(f"{block}.{name}"):
                 stack.callback(child.register_forward_hook(let_pass).remove)
         # A block that takes something else is not one of those that can be traced.
         with suppress(_Arrived, RuntimeError, TypeError, AssertionError):

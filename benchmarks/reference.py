@@ -47,11 +47,20 @@ def timm_embedding(model: Any, x_BCHW: Tensor) -> NDArray[np.float32]:
 
 
 def pytorch_grad_cam(
-    model: nn.Module, layer: str, x_BCHW: Tensor, classes: Sequence[int], *, patch: int = 16
+    model: nn.Module,
+    layer: str,
+    x_BCHW: Tensor,
+    classes: Sequence[int],
+    *,
+    patch: int = 16,
+    reshape: Callable[[Tensor], Tensor] | None = None,
 ) -> NDArray[np.float32]:
-    """Scaled maps (B, K, H, W), one call of the library for each class."""
+    """Scaled maps (B, K, H, W), one call of the library for each class.
+
+    `reshape` is the library's `reshape_transform`; by default, the one of a ViT of `patch` pixels.
+    """
     height, width = x_BCHW.shape[-2:]
-    reshape = reshape_transform(model, (height // patch, width // patch))
+    reshape = reshape or reshape_transform(model, (height // patch, width // patch))
     model.requires_grad_(True)
     try:
         with GradCAM(model, [model.get_submodule(layer)], reshape_transform=reshape) as cam:

@@ -112,7 +112,9 @@ class Pooled:
         if not isinstance(features, Tensor) or output.shape != features.shape:
             return False
         grid = grid_of(self.subject.model, output, image_size=run.image_size)
-        return not grid.prefix_tokens and torch.equal(output, features)
+        if grid.prefix_tokens or not _classifies_pre_logits(self.subject.model, run):
+            return False
+        return torch.equal(output, features)
 
     def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
         activation = run.outputs[self.layer].detach().float()
@@ -211,7 +213,7 @@ class ClassToken:
 
     def applies(self, run: Pass) -> bool:
         """As far as the structure tells."""
-        return True
+        return _classifies_pre_logits(self.subject.model, run)
 
     def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
         model: Any = self.subject.model
@@ -334,6 +336,12 @@ def _eager_autograd() -> Iterator[None]:
     """
     with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         yield
+
+
+def _classifies_pre_logits(model: nn.Module, run: Pass) -> bool:
+    """Whether the classifier's input is as wide as what the head calls so: not if it is an MLP."""
+    weight_KD = classifier_weight(model)
+    return weight_KD is not None and weight_KD.shape[1] == run.pre_logits_BD[0].numel()
 
 
 def _pre_logits(model: Any, features: Tensor) -> Tensor:

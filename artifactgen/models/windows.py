@@ -42,8 +42,8 @@ def trace_windows(seen: Probe, path: str, *, windows: int, tokens: int) -> Windo
         tokens: number of positions in a window.
     """
     block = path.rpartition(".")[0]
-    shape = None if block not in seen.outputs else tuple(seen.outputs[block].shape)
-    grid = map_grid(seen.model, shape, seen.image_size) if shape and len(shape) == 4 else None
+    shape = tuple(seen.outputs[block].shape) if block in seen.outputs else ()
+    grid = map_grid(seen.model, shape, seen.image_size) if len(shape) == 4 else None
     if grid is None:
         return None
     arrived = _send(seen.model, block, path, _numbers(grid, shape))

@@ -1,0 +1,42 @@
+"""Every family against timm, pytorch-grad-cam and unfused attention, as the table says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.cases import Case, cases
+from benchmarks.checks import check
+
+QUICK = [case for case in cases() if case.quick]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small models are slower on several threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_table_covers_what_timm_has():
+    every = cases()
+    assert len(QUICK) >= 45
+    assert len({case.module for case in QUICK}) >= 30
+    assert len({case.family for case in every}) == len(every)
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.family)
+def test_equals_the_references(case: Case):
+    outcome = check(case)
+    assert outcome.embedding <= 1e-5
+    assert (outcome.layer, outcome.route) == (case.layer, case.route)
+    assert outcome.empty == 0, "maps that are zero everywhere would agree about nothing"
+    assert outcome.gradcam <= 1e-4
+    if isinstance(case.attention, str):
+        assert outcome.attention == case.attention
+    else:
+        assert outcome.attention.keys() == case.attention.keys()
+        assert max(outcome.attention.values()) <= 1e-5
+    assert min(outcome.in_place.values(), default=1) > 0.6, "not in the order of the image"

@@ -103,9 +103,9 @@ def tokens_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -
     said = getattr(model, "num_prefix_tokens", None)
     if said is None:
         may_have = any(name.startswith("cls_token") for name in _own_parameters(model))
-        possible = (0, 1) if may_have else (0,)
+        possible = [0, 1] if may_have else [0]
     else:
-        possible = tuple(dict.fromkeys((int(said), 0)))
+        possible = list(dict.fromkeys((int(said), 0)))
     for prefix in possible:
         patches = patch_grid(model, tokens - prefix, image_size=image_size)
         if patches is not None and tokens - prefix > 1:

@@ -27,6 +27,8 @@ CLASSES = tuple(str(index) for index in range(7))
 BATCH = 2
 _PARTS = (2, 3)
 """Of an image, changed one at a time: rows and columns of them."""
+IN_PLACE = 0.6
+"""Of the parts found in place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,23 @@ class Outcome:
     """By block; the message where it is not supported."""
     in_place: dict[str, float]
     """By layer, see `in_place`."""
+
+    def meets(self, case: Case) -> bool:
+        """Whether all is as expected and within what the program promises."""
+        attention = self.attention
+        if isinstance(attention, str) or isinstance(case.attention, str):
+            as_expected = attention == case.attention
+        else:
+            as_expected = attention.keys() == case.attention.keys()
+            as_expected = as_expected and max(attention.values()) <= 1e-5
+        return (
+            as_expected
+            and (self.layer, self.route) == (case.layer, case.route)
+            and self.embedding <= 1e-5
+            and self.gradcam <= 1e-4
+            and self.empty == 0
+            and min(self.in_place.values(), default=1) > IN_PLACE
+        )
 
 
 def check(case: Case) -> Outcome:
@@ -108,6 +127,7 @@ def in_place(maps_BChw: Tensor) -> float:
 
 
 def _deviation(found: Any, expected: Any) -> float:
+    found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape, (found.shape, expected.shape)
     return float(np.abs(found - expected).max())
 

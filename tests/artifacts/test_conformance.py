@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.cases import Case, cases
-from benchmarks.checks import check
+from benchmarks.checks import IN_PLACE, check
 
 QUICK = [case for case in cases() if case.quick]
 
@@ -39,4 +39,4 @@ def test_equals_the_references(case: Case):
     else:
         assert outcome.attention.keys() == case.attention.keys()
         assert max(outcome.attention.values()) <= 1e-5
-    assert min(outcome.in_place.values(), default=1) > 0.6, "not in the order of the image"
+    assert min(outcome.in_place.values(), default=1) > IN_PLACE, "not in the order of the image"

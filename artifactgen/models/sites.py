@@ -67,6 +67,8 @@ def _site(seen: Probe, path: str) -> AttentionSite | None:
         if windows is None or queries != keys:
             return None
         return AttentionSite(path, heads, windows.grid, False, queries, windows)
+    if any(isinstance(child, nn.AvgPool1d) for child in layer.children()):
+        return None  # each key is a run of tokens, the end of a row and the start of the next
     grid = tokens_grid(seen.model, keys, image_size=seen.image_size)
     if grid is None or keys == 1:
         return None

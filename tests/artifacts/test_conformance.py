@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from artifactgen.models.probe import probe
+from artifactgen.models.sites import attention_sites
 from benchmarks.cases import Case, cases
 from benchmarks.checks import IN_PLACE, check
+from benchmarks.reference import random_model
 
 QUICK = [case for case in cases() if case.quick]
 
@@ -40,3 +43,18 @@ def test_equals_the_references(case: Case):
         assert outcome.attention.keys() == case.attention.keys()
         assert max(outcome.attention.values()) <= 1e-5
     assert min(outcome.in_place.values(), default=1) > IN_PLACE, "not in the order of the image"
+
+
+def test_keys_that_are_runs_of_tokens_have_no_grid():
+    """NextViT pools its keys along the sequence, as many as a grid of the image would have."""
+    seen = probe(random_model("nextvit_small", classes=2), (96, 128))
+    pooled = [path for path in seen.attention if not path.startswith("stages.3")]
+    assert pooled
+    assert [site.path for site in attention_sites(seen)] == ["stages.3.blocks.2.e_mhsa"]
+
+
+def test_tokens_in_the_order_of_mask_units_have_no_grid():
+    """Hiera has a grid's number of tokens long before they lie row by row."""
+    model = random_model("hiera_tiny_224", classes=2, img_size=(96, 128))
+    sites = attention_sites(probe(model, (96, 128)))
+    assert {site.path for site in sites} <= {"blocks.10.attn", "blocks.11.attn"}

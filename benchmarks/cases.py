@@ -69,12 +69,15 @@ class Case:
         options = {name: artifact.settle(run) for name, artifact in bound.items()}
         return bind_artifacts(options, self.subject)[0]
 
-    def ours(self, bound: Mapping[str, BoundArtifact]) -> Callable[[], dict[str, Tensor]]:
+    def ours(
+        self, bound: Mapping[str, BoundArtifact], *, bf16: bool = False
+    ) -> Callable[[], dict[str, Tensor]]:
         """One pass and everything that is made of it, as the engine does it on the device."""
-        taps = _taps(bound)
+        taps, device = _taps(bound), self.x_BCHW.device.type
 
         def work() -> dict[str, Tensor]:
-            run = forward(self.model, self.x_BCHW, taps=taps, classify=True)
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                run = forward(self.model, self.x_BCHW, taps=taps, classify=True)
             return {k: v for artifact in bound.values() for k, v in artifact.compute(run).items()}
 
         return work

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,23 +89,15 @@ def loops(title: str, options: argparse.Namespace) -> list[Rate]:
 
 
 def repeated(work: Work, options: argparse.Namespace) -> Work:
-    """A round: so many batches under autocast, to the end of the last."""
+    """A round: so many batches, to the end of the last."""
 
     def run() -> None:
-        with autocast(options.device):
-            for _ in range(options.batches):
-                work()
+        for _ in range(options.batches):
+            work()
         if options.device == "cuda":
             torch.cuda.synchronize()
 
     return run
-
-
-@contextmanager
-def autocast(device: str) -> Iterator[None]:
-    """The bf16 of `precision=bf16-mixed` on a GPU."""
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        yield
 
 
 def device_case(title: str, options: argparse.Namespace) -> Case:
@@ -122,7 +113,8 @@ def bare_loop(title: str, options: argparse.Namespace) -> Work:
         model = torch.compile(case.model, dynamic=False)
 
     def work() -> None:
-        with torch.inference_mode():
+        bf16 = torch.autocast(options.device, torch.bfloat16, enabled=options.device == "cuda")
+        with torch.inference_mode(), bf16:
             model(case.x_BCHW)
 
     return work
@@ -134,7 +126,7 @@ def our_loop(title: str, kinds: Mapping[str, Artifact], options: argparse.Namesp
     bound = case.settled(kinds)
     if options.compiled:
         compile_parts(case.model, Taps.union(artifact.taps for artifact in bound.values()))
-    return case.ours(bound)
+    return case.ours(bound, bf16=options.device == "cuda")
 
 
 def reset_peak() -> None:

@@ -23,7 +23,7 @@ from benchmarks.timing import machine
 def compare(case: Case) -> dict[str, tuple[float, float, float]]:
     """For each array: median and lowest correlation over maps, and the largest deviation."""
     bound = case.settled(KINDS)
-    exact, rough = _vectors(case, bound), _vectors(case, bound, autocast=True)
+    exact, rough = _vectors(case, bound), _vectors(case, bound, bf16=True)
     result = {}
     for name in exact:
         pairs = zip(exact[name], rough[name], strict=True)
@@ -34,11 +34,10 @@ def compare(case: Case) -> dict[str, tuple[float, float, float]]:
 
 
 def _vectors(
-    case: Case, bound: Mapping[str, BoundArtifact], *, autocast: bool = False
+    case: Case, bound: Mapping[str, BoundArtifact], *, bf16: bool = False
 ) -> dict[str, NDArray[np.float32]]:
     """Every map, or embedding, as a row."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        tensors = case.ours(bound)()
+    tensors = case.ours(bound, bf16=bf16)()
     wanted = {"embeddings": 1, "gradcam": 2, "attention": 3}
     return {
         name: tensors[name].float().flatten(dims).flatten(0, dims - 1).numpy()

@@ -1,6 +1,6 @@
 """The goals for a GPU in one table: forward, all artifacts, end to end from HDF5, GPU busy.
 
-    python -m benchmarks.gpu [--images 8192] [--batch 256] [--rounds 5] [--models ViT-S/16 …]
+    python -m benchmarks.gpu [--images 16384] [--batch 256] [--rounds 5] [--models ViT-S/16 …]
 
 Needs torch, timm, h5py and cv2 (and what they and the figures need: NumPy, Pillow, matplotlib);
 neither Ray nor Hydra nor pytorch-grad-cam. `--device cpu` rehearses it where there is no GPU.
@@ -31,7 +31,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--models", nargs="+", default=DEFAULT_MODELS)
-    parser.add_argument("--images", type=int, default=8192, help="in the HDF5 file")
+    parser.add_argument("--images", type=int, default=16384, help="in the HDF5 file")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--batches", type=int, default=20, help="in each round of a loop")
     parser.add_argument("--rounds", type=int, default=5)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,17 @@ from artifactgen.artifacts.forward import Taps
 from artifactgen.artifacts.kind import Artifact
 from artifactgen.compiling import compile_parts
 from benchmarks.cases import Case, make_case
-from benchmarks.gpu_worker import busy_share, end_to_end
+from benchmarks.gpu_worker import Rate, busy_share, end_to_end, make_job, write_images
 from benchmarks.one_pass import KINDS
 from benchmarks.timing import Work, interleave, machine
 
 EMBEDDINGS: Mapping[str, Artifact] = {"embeddings": Embedding()}
+_PICTURES_SHARE = 8
 HEAD = (
     "| model | bare loop, img/s | embeddings | everything, on the device | GPU busy, bare "
     "| HDF5 → embeddings | GPU busy | HDF5 → everything, with pictures | GPU busy | peak memory |\n"
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Images per second, and the share of the time that the GPU computed."""
-
-    images_per_s: float
-    busy: float | None = None
-
-    def cell(self, bare: Rate) -> str:
-        """The rate, and what share of the bare loop's that is."""
-        return f"{self.images_per_s:,.0f} ({self.images_per_s / bare.images_per_s:.3f})"
-
-    @property
-    def busy_cell(self) -> str:
-        return "unknown" if self.busy is None else f"{self.busy:.0%}"
 
 
 def print_table(options: argparse.Namespace) -> None:
@@ -59,12 +44,15 @@ def print_table(options: argparse.Namespace) -> None:
 
 def row(title: str, options: argparse.Namespace) -> str:
     """Everything of one model."""
-    reset_peak()
     bare, embeddings, everything = loops(title, options)
+    reset_peak()
     with tempfile.TemporaryDirectory() as folder:
+        images = write_images(Path(folder) / "images.h5", options.images)
+        # Pictures take the CPU so long that fewer of them tell as much.
+        limits = (EMBEDDINGS, options.images), (KINDS, max(1, options.images // _PICTURES_SHARE))
         rates = [
-            Rate(*end_to_end(title, kinds, Path(folder) / name, options))
-            for name, kinds in (("embeddings", EMBEDDINGS), ("everything", KINDS))
+            end_to_end(make_job(title, kinds, images, options), options, images=limit)
+            for kinds, limit in limits
         ]
     cells = [f"{bare.images_per_s:,.0f}", embeddings.cell(bare), everything.cell(bare)]
     cells += [bare.busy_cell, *(c for rate in rates for c in (rate.cell(bare), rate.busy_cell))]
@@ -81,10 +69,10 @@ def loops(title: str, options: argparse.Namespace) -> list[Rate]:
         "everything": repeated(our_loop(title, KINDS, options), options),
     }
     timings = interleave(ways, rounds=options.rounds)
-    images = options.batch * options.batches
     with busy_share(options.device) as busy:
-        ways["bare"]()
-    shares = {"bare": busy()}
+        for _ in range(options.rounds):
+            ways["bare"]()
+    images, shares = options.batch * options.batches, {"bare": busy()}
     return [Rate(images / timings.median_s(way), shares.get(way)) for way in ways]
 
 
@@ -131,6 +119,7 @@ def our_loop(title: str, kinds: Mapping[str, Artifact], options: argparse.Namesp
 
 def reset_peak() -> None:
     """Measure the peak of the device's memory anew."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

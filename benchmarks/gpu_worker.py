@@ -7,6 +7,7 @@ import statistics
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +31,46 @@ NAMES = tuple(str(index) for index in range(CLASSES))
 _SAMPLES_PER_S = 20
 
 
-def end_to_end(
-    title: str, kinds: Mapping[str, Artifact], folder: Path, options: argparse.Namespace
-) -> tuple[float, float | None]:
-    """Images per second of a worker in its steady state, and the share that its GPU was busy.
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Images per second, and the share of the time that the GPU computed."""
+
+    images_per_s: float
+    busy: float | None = None
+
+    def cell(self, bare: Rate) -> str:
+        """The rate, and how large it is by the bare loop's."""
+        return f"{self.images_per_s:,.0f} ({self.images_per_s / bare.images_per_s:.3f})"
+
+    @property
+    def busy_cell(self) -> str:
+        return "unknown" if self.busy is None else f"{self.busy:.0%}"
+
+
+def end_to_end(job: Job, options: argparse.Namespace, *, images: int) -> Rate:
+    """Images per second of a worker in its steady state.
 
     What comes once for each worker, loading and compiling, is done before with one batch.
     """
-    folder.mkdir()
-    worker = Worker(preflight(make_job(title, kinds, folder, options)).job)
-    worker(Task("train", Shard("train", 0, 0, min(options.batch, options.images))))
-    task = Task("train", Shard("train", 1, 0, options.images))
+    worker = Worker(preflight(job).job)
+    worker(Task("train", Shard("train", 0, 0, min(options.batch, images))))
+    task = Task("train", Shard("train", 1, 0, images))
     seconds = []
     with busy_share(options.device) as busy:
         for _ in range(max(1, options.rounds // 2)):
             start = now_s()
             receipt = worker(task)
             seconds.append(now_s() - start)
-            assert receipt.records == options.images, receipt.failures[:1]
-    return options.images / statistics.median(seconds), busy()
+            assert receipt.records == images, receipt.failures[:1]
+    return Rate(images / statistics.median(seconds), busy())
 
 
 def make_job(
-    title: str, kinds: Mapping[str, Artifact], folder: Path, options: argparse.Namespace
+    title: str, kinds: Mapping[str, Artifact], images: Path, options: argparse.Namespace
 ) -> Job:
-    """A job on new files: random images, random weights."""
-    images = write_images(folder / "images.h5", options.images)
+    """A job on those images with random weights."""
     source: Any = Hdf5(path=str(images), image_size=IMAGE_SIZE, classes=NAMES)
-    checkpoint = folder / "random.pt"
+    checkpoint = images.with_name("random.pt")
     torch.save(make_model(title).state_dict(), checkpoint)
     on_gpu = options.device == "cuda"
     return Job(
@@ -69,7 +82,7 @@ def make_job(
         classes=NAMES,
         normalization=Normalization((0.5,) * 3, (0.25,) * 3),
         artifacts=kinds,
-        output_dir=folder / "out",
+        output_dir=images.with_name("-".join(kinds)),
         fingerprint="0" * 64,
         batch_size=options.batch,
         reader_threads=options.readers,

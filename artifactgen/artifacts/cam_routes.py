@@ -28,7 +28,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from artifactgen.artifacts.forward import Pass, Taps, forward, only_tensor
+from artifactgen.artifacts.forward import Pass, Taps, eager_graph, forward, only_tensor
 from artifactgen.artifacts.kind import Subject
 from artifactgen.models.attention import AttentionCall
 from artifactgen.models.layers import Grid, grid_of
@@ -129,7 +129,7 @@ class Pooled:
 
     def _head(self, pooled_BC: Tensor, grid: Grid, *, like: Tensor) -> tuple[Tensor, Tensor]:
         """The classifier's input with a graph that leads to the pooled vector, and that vector."""
-        with torch.enable_grad():
+        with eager_graph():
             source_BC = pooled_BC.detach().requires_grad_()
             features = _one_position(source_BC, grid, like=like)
             return _pre_logits(self.subject.model, features), source_BC
@@ -220,7 +220,7 @@ class ClassToken:
         read: _ClassQuery = run.attention[self.taps.attention[0]]
         tokens_BND = run.outputs[self.layer].detach().float()
         residual_BD = run.inputs[self.taps.inputs[0]][:, 0].float().clone()
-        with torch.enable_grad():
+        with eager_graph():
             residual_BD.requires_grad_()
             token_BD = residual_BD + block.ls2(block.mlp(block.norm2(residual_BD)))
             pre_logits_BD = _pre_logits(model, model.norm(token_BD)[:, None])

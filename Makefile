@@ -33,8 +33,12 @@ lint: $(SETUP)  ## Check style and format
 type: $(SETUP)  ## Check types
 	$(BIN)/mypy
 
-bench: $(SETUP)  ## Measure exactness against the reference libraries
+bench: $(SETUP)  ## Measure exactness and speed against the reference libraries (half an hour)
 	$(BIN)/python -m benchmarks.exactness
+	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.cam
+	$(BIN)/python -m benchmarks.attention
+	$(BIN)/python -m benchmarks.one_pass
 
 clean:  ## Remove the demo's data, checkpoint and artifacts
 	rm -rf demo

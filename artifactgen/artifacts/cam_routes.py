@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -29,7 +28,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from artifactgen.artifacts.forward import Pass, Taps, forward, only_tensor
+from artifactgen.artifacts.forward import Pass, Taps, eager_graph, forward, only_tensor
 from artifactgen.artifacts.kind import Subject
 from artifactgen.errors import ConfigError
 from artifactgen.models.attention import AttentionCall
@@ -70,7 +69,7 @@ class Tail:
     def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
         activation_BChw = self.activation(run)
         weights = [g.mean((2, 3)) for g in self.gradients(run, classes_BK)]
-        return _weighed(torch.stack(weights, 1), activation_BChw)
+        return _weighed(torch.stack(weights, 1), activation_BChw).relu()
 
     def activation(self, run: Pass) -> Tensor:
         """The layer's output, (B, C, h, w), float32."""
@@ -120,20 +119,23 @@ class Pooled:
         activation = run.outputs[self.layer].detach().float()
         grid = grid_of(self.subject.model, activation, image_size=run.image_size)
         activation_BChw = grid(activation)
-        positions = activation_BChw.shape[2] * activation_BChw.shape[3]
         pooled_BC = activation_BChw.mean((2, 3))
-        with _eager_autograd():
-            pooled_BC.requires_grad_()
-            pre_logits_BD = _pre_logits(
-                self.subject.model, _one_position(pooled_BC, grid, like=activation)
-            )
-        maps = [
-            _weighed(weights_BKC / positions, activation_BChw)
-            for weights_BKC in _class_gradients(
-                self.subject.model, pre_logits_BD, pooled_BC, classes_BK
-            )
-        ]
-        return torch.cat(maps, 1)
+        rows = _rows(self.subject.model, classes_BK)
+        # A linear head has one gradient for all images.
+        pre_logits_BD, source_BC = self._head(pooled_BC[:1], grid, like=activation)
+        if len(rows.start_BRD) > 1 or not _is_linear(pre_logits_BD):
+            pre_logits_BD, source_BC = self._head(pooled_BC, grid, like=activation)
+        gradients = _gradients(pre_logits_BD, source_BC, rows.start_BRD)
+        positions = grid.height * grid.width
+        parts = [_weighed(weights_BRC / positions, activation_BChw) for weights_BRC in gradients]
+        return rows.of_classes(torch.cat(parts, 1)).relu()
+
+    def _head(self, pooled_BC: Tensor, grid: Grid, *, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The classifier's input with a graph that leads to the pooled vector, and that vector."""
+        with eager_graph():
+            source_BC = pooled_BC.detach().requires_grad_()
+            features = _one_position(source_BC, grid, like=like)
+            return _pre_logits(self.subject.model, features), source_BC
 
 
 def _one_position(pooled_BC: Tensor, grid: Grid, *, like: Tensor) -> Tensor:
@@ -221,17 +223,18 @@ class ClassToken:
         read: _ClassQuery = run.attention[self.taps.attention[0]]
         tokens_BND = run.outputs[self.layer].detach().float()
         residual_BD = run.inputs[self.taps.inputs[0]][:, 0].float().clone()
-        with _eager_autograd():
+        with eager_graph():
             residual_BD.requires_grad_()
             token_BD = residual_BD + block.ls2(block.mlp(block.norm2(residual_BD)))
             pre_logits_BD = _pre_logits(model, model.norm(token_BD)[:, None])
         grid = grid_of(model, tokens_BND, image_size=run.image_size)
         patches, positions = grid(tokens_BND), grid.height * grid.width
-        maps = [
-            _weighed(self._weights(block, read, gradient_BKD) / positions, patches)
-            for gradient_BKD in _class_gradients(model, pre_logits_BD, residual_BD, classes_BK)
+        rows = _rows(model, classes_BK)
+        parts = [
+            _weighed(self._weights(block, read, gradient_BRD) / positions, patches)
+            for gradient_BRD in _gradients(pre_logits_BD, residual_BD, rows.start_BRD)
         ]
-        return torch.cat(maps, 1)
+        return rows.of_classes(torch.cat(parts, 1)).relu()
 
     @staticmethod
     def _weights(block: Any, read: _ClassQuery, gradient_BKD: Tensor) -> Tensor:
@@ -328,16 +331,6 @@ def classifier_weight(model: nn.Module) -> Tensor | None:
     return layer.weight.flatten(1) if is_linear else None  # type: ignore[union-attr]
 
 
-@contextmanager
-def _eager_autograd() -> Iterator[None]:
-    """A graph that can be gone back through for many classes at once, which compiled parts forbid.
-
-    What they are called for here is but one vector for each image.
-    """
-    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-        yield
-
-
 def _classifies_pre_logits(model: nn.Module, run: Pass) -> bool:
     """Whether the classifier's input is as wide as what the head calls so: not if it is an MLP."""
     weight_KD = classifier_weight(model)
@@ -348,28 +341,63 @@ def _pre_logits(model: Any, features: Tensor) -> Tensor:
     return only_tensor(model.forward_head(features, pre_logits=True)).flatten(1)
 
 
-def _class_gradients(
-    model: nn.Module, pre_logits_BD: Tensor, source_BC: Tensor, classes_BK: Tensor
-) -> Iterator[Tensor]:
-    """Gradient of class scores by `source_BC`, (B, k, C) for a few classes k at a time.
+class _Rows(NamedTuple):
+    """Vectors over the classifier's input to start gradients from, R for each image.
 
-    They start at the classifier's input, where the gradient of a score is a row of its weight.
+    They are the classes' rows of its weight. All that follows is linear in them, up to the ReLU.
+    So where there are more classes than features, it is done for each feature instead, and the
+    classes are sums over features.
     """
+
+    start_BRD: Tensor
+    """B is 1 where they are the same for all images."""
+    weight_KD: Tensor | None
+    """None where the rows are those of the classes already."""
+
+    def of_classes(self, found_BRhw: Tensor) -> Tensor:
+        """What was found for each row as what it is for each class, (B, K, h, w)."""
+        return found_BRhw if self.weight_KD is None else _weighed(self.weight_KD, found_BRhw)
+
+
+def _rows(model: nn.Module, classes_BK: Tensor) -> _Rows:
     weight_KD = classifier_weight(model)
     assert weight_KD is not None, "closed forms are for a linear classifier"
+    if classes_BK.stride(0) != 0:
+        return _Rows(weight_KD[classes_BK].float(), None)
+    chosen_KD = weight_KD[classes_BK[0]].float()
+    classes, features = chosen_KD.shape
+    if classes <= features:
+        return _Rows(chosen_KD[None], None)
+    return _Rows(torch.eye(features, device=chosen_KD.device)[None], chosen_KD)
+
+
+def _gradients(pre_logits_BD: Tensor, source_BC: Tensor, start_BRD: Tensor) -> Iterator[Tensor]:
+    """Gradients by `source_BC` of the sums that each row says, (B, r, C) for a few rows a time."""
     # Some ten times as much is in use at once, the widest being the hidden layer of an MLP.
-    class_bytes = 40 * source_BC.numel()
-    for chunk_Bk in torch.split(classes_BK, max(1, _CHUNK_BYTES // class_bytes), 1):
-        # The same classes for all images need one copy of their rows.
-        rows = weight_KD[chunk_Bk[:1]] if chunk_Bk.stride(0) == 0 else weight_KD[chunk_Bk]
-        start_kBD = rows.expand(len(chunk_Bk), -1, -1).transpose(0, 1)
-        (gradient_kBC,) = torch.autograd.grad(
-            pre_logits_BD, source_BC, start_kBD, retain_graph=True, is_grads_batched=True
+    row_bytes = 40 * source_BC.numel()
+    for rows_BrD in torch.split(start_BRD, max(1, _CHUNK_BYTES // row_bytes), 1):
+        start_rBD = rows_BrD.expand(len(source_BC), -1, -1).transpose(0, 1)
+        (gradient_rBC,) = torch.autograd.grad(
+            pre_logits_BD, source_BC, start_rBD, retain_graph=True, is_grads_batched=True
         )
-        yield gradient_kBC.transpose(0, 1)
+        yield gradient_rBC.transpose(0, 1)
 
 
-def _weighed(weights_BKC: Tensor, activation_BChw: Tensor) -> Tensor:
-    """ReLU of the sum over weighed channels, (B, K, h, w)."""
-    cams_BKN = (weights_BKC @ activation_BChw.flatten(2)).relu()
-    return torch.unflatten(cams_BKN, -1, activation_BChw.shape[2:])
+def _is_linear(output: Tensor) -> bool:
+    """Whether no value enters the gradient: no step on the way back has kept a tensor."""
+    steps, seen = [output.grad_fn], set()
+    while steps:
+        step = steps.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        kept = (getattr(step, name) for name in dir(step) if name.startswith("_saved_"))
+        if hasattr(step, "saved_tensors") or any(isinstance(value, Tensor) for value in kept):
+            return False
+        steps += [before for before, _ in step.next_functions]
+    return True
+
+
+def _weighed(weights_BRC: Tensor, activation_BChw: Tensor) -> Tensor:
+    """Sum over weighed channels, (B, R, h, w)."""
+    return torch.unflatten(weights_BRC @ activation_BChw.flatten(2), -1, activation_BChw.shape[2:])

@@ -8,8 +8,8 @@ the tail of the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -126,6 +126,16 @@ def forward(model: nn.Module, x_BCHW: Tensor, *, taps: Taps, classify: bool) -> 
     )
 
 
+@contextmanager
+def eager_graph() -> Iterator[None]:
+    """Record a graph, through compiled modules as if they were not.
+
+    Backwards through compiled code can neither be repeated nor batched over classes.
+    """
+    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        yield
+
+
 def only_tensor(output: Any) -> Tensor:
     """The classifier's output, where an architecture wraps it."""
     while isinstance(output, (tuple, list)) and len(output) == 1:
@@ -194,7 +204,7 @@ class _Tapped:
                 return None
             # Behind another tap the output is part of that graph already: do not cut it.
             if not output.requires_grad:
-                self._stack.enter_context(torch.enable_grad())
+                self._stack.enter_context(eager_graph())
                 self._stack.enter_context(torch.autocast(output.device.type, enabled=False))
                 self._interceptor.compute_in_float32()
                 output = output.detach().float().requires_grad_()

@@ -1,0 +1,132 @@
+"""The table of `benchmarks.gpu`: loops on the device, and the worker from HDF5 to files."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifactgen.artifacts.embedding import Embedding
+from artifactgen.artifacts.forward import Taps
+from artifactgen.artifacts.kind import Artifact
+from artifactgen.compiling import compile_parts
+from benchmarks.gpu_worker import Rate, busy_share, end_to_end, make_job, write_images
+from benchmarks.models import Case, make_case
+from benchmarks.one_pass import KINDS
+from benchmarks.timing import Work, interleave, machine
+
+EMBEDDINGS: Mapping[str, Artifact] = {"embeddings": Embedding()}
+_PICTURES_SHARE = 8
+HEAD = (
+    "| model | bare loop, img/s | embeddings | everything, on the device | GPU busy, bare "
+    "| HDF5 → embeddings | GPU busy | HDF5 → everything, with pictures | GPU busy | peak memory |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+)
+
+
+def print_table(options: argparse.Namespace) -> None:
+    """A row for each model."""
+    print(HEAD, flush=True)
+    for title in options.models:
+        print(row(title, options), flush=True)
+    print(
+        f"\nIn parentheses: relative to the bare loop. {options.images:,} images, batch of "
+        f"{options.batch}, compiled: {options.compiled}. {machine('h5py')}."
+    )
+    if options.device == "cpu":
+        print("A rehearsal on the CPU: these numbers say nothing of a GPU.")
+
+
+def row(title: str, options: argparse.Namespace) -> str:
+    """Everything of one model."""
+    bare, embeddings, everything = loops(title, options)
+    reset_peak()
+    with tempfile.TemporaryDirectory() as folder:
+        images = write_images(Path(folder) / "images.h5", options.images)
+        # Pictures take the CPU so long that fewer of them tell as much.
+        limits = (EMBEDDINGS, options.images), (KINDS, max(1, options.images // _PICTURES_SHARE))
+        rates = [
+            end_to_end(make_job(title, kinds, images, options), options, images=limit)
+            for kinds, limit in limits
+        ]
+    cells = [f"{bare.images_per_s:,.0f}", embeddings.cell(bare), everything.cell(bare)]
+    cells += [bare.busy_cell, *(c for rate in rates for c in (rate.cell(bare), rate.busy_cell))]
+    return f"| {title} | {' | '.join(cells)} | {peak_gb()} |"
+
+
+def loops(title: str, options: argparse.Namespace) -> list[Rate]:
+    """Bare, embeddings and everything: a batch on the device, again and again."""
+    # What a worker sets for equal bytes would slow the reference down.
+    torch.use_deterministic_algorithms(False)
+    ways = {
+        "bare": repeated(bare_loop(title, options), options),
+        "embeddings": repeated(our_loop(title, EMBEDDINGS, options), options),
+        "everything": repeated(our_loop(title, KINDS, options), options),
+    }
+    timings = interleave(ways, rounds=options.rounds)
+    with busy_share(options.device) as busy:
+        for _ in range(options.rounds):
+            ways["bare"]()
+    images, shares = options.batch * options.batches, {"bare": busy()}
+    return [Rate(images / timings.median_s(way), shares.get(way)) for way in ways]
+
+
+def repeated(work: Work, options: argparse.Namespace) -> Work:
+    """A round: so many batches, to the end of the last."""
+
+    def run() -> None:
+        for _ in range(options.batches):
+            work()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def device_case(title: str, options: argparse.Namespace) -> Case:
+    """The model and its batch on the device."""
+    return make_case(title, batch=options.batch).to(torch.device(options.device))
+
+
+def bare_loop(title: str, options: argparse.Namespace) -> Work:
+    """The reference."""
+    case = device_case(title, options)
+    model: Callable[..., Any] = case.model
+    if options.compiled:
+        model = torch.compile(case.model, dynamic=False)
+
+    def work() -> None:
+        bf16 = torch.autocast(options.device, torch.bfloat16, enabled=options.device == "cuda")
+        with torch.inference_mode(), bf16:
+            model(case.x_BCHW)
+
+    return work
+
+
+def our_loop(title: str, kinds: Mapping[str, Artifact], options: argparse.Namespace) -> Work:
+    """One pass and all that is made of it, the parts that are not looked into compiled."""
+    case = device_case(title, options)
+    bound = case.settled(kinds)
+    if options.compiled:
+        compile_parts(case.model, Taps.union(artifact.taps for artifact in bound.values()))
+    return case.ours(bound, bf16=options.device == "cuda")
+
+
+def reset_peak() -> None:
+    """Measure the peak of the device's memory anew."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gb() -> str:
+    """The most that tensors took on the device since `reset_peak`."""
+    if not torch.cuda.is_available():
+        return "unknown"
+    return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB"

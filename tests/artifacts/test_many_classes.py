@@ -1,0 +1,53 @@
+"""More classes than features: the closed forms go by feature and still agree with autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from artifactgen.artifacts.cam_routes import CLOSED_FORMS, Tail, make_route
+from artifactgen.artifacts.forward import Pass, Taps, forward
+from artifactgen.artifacts.kind import Subject
+from artifactgen.artifacts.target_layer import find_target_layer
+from benchmarks.reference import random_images, random_model
+
+SIZE = (160, 160)
+MODELS = {"test_vit": "class_token", "resnet10t": "pooled", "convnext_atto": "pooled"}
+CLASSES = 600
+"""More than any of them has features."""
+
+
+@pytest.mark.parametrize(("name", "route"), MODELS.items())
+def test_closed_forms_meet_autograd(name, route):
+    model = random_model(name, classes=CLASSES)
+    assert model.num_features < CLASSES
+    subject = Subject(model, SIZE, tuple(map(str, range(CLASSES))), has_head=True)
+    layer = find_target_layer(subject)
+    way, tail = make_route(route, subject, layer), Tail(subject, layer)
+    assert isinstance(way, CLOSED_FORMS[route])
+    run = _run(subject, Taps.union([way.taps, tail.taps]))
+    all_BK = torch.arange(CLASSES).expand(len(run.x_BCHW), -1)
+    some = slice(None, None, 100)
+    expected = tail.cams(run, all_BK[:, some])
+    found = way.cams(run, all_BK)
+    assert found.shape[1] == CLASSES
+    atol = 1e-5 * float(expected.max())
+    torch.testing.assert_close(found[:, some], expected, rtol=0, atol=atol)
+    torch.testing.assert_close(way.cams(run, all_BK[:, some]), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(("name", "route"), MODELS.items())
+def test_each_image_may_have_classes_of_its_own(name, route):
+    model = random_model(name, classes=CLASSES)
+    subject = Subject(model, SIZE, tuple(map(str, range(CLASSES))), has_head=True)
+    layer = find_target_layer(subject)
+    way, tail = make_route(route, subject, layer), Tail(subject, layer)
+    run = _run(subject, Taps.union([way.taps, tail.taps]))
+    own_BK = torch.tensor([[3, 500], [77, 3], [599, 0]])
+    expected = tail.cams(run, own_BK)
+    atol = 1e-5 * float(expected.max())
+    torch.testing.assert_close(way.cams(run, own_BK), expected, rtol=0, atol=atol)
+
+
+def _run(subject: Subject, taps: Taps) -> Pass:
+    return forward(subject.model, random_images(3, size=SIZE), taps=taps, classify=True)

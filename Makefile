@@ -39,6 +39,8 @@ bench: $(SETUP)  ## Measure exactness and speed against the reference libraries 
 	$(BIN)/python -m benchmarks.cam
 	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.one_pass
+	$(BIN)/python -m benchmarks.drawing
+	$(BIN)/python -m benchmarks.pipeline
 
 clean:  ## Remove the demo's data, checkpoint and artifacts
 	rm -rf demo

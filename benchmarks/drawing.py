@@ -15,6 +15,7 @@ from functools import partial
 import cv2
 import matplotlib as mpl
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_grad_cam.utils.image import show_cam_on_image
@@ -26,7 +27,7 @@ from artifactgen.rendering.figure import AttentionFigure, FigureLayout
 from artifactgen.rendering.overlay import heatmap, overlay, scale_cam, to_levels
 from artifactgen.rendering.png import encode_indexed_png, encode_png
 from artifactgen.rendering.saliency import SaliencyPictures
-from benchmarks.measure import compare
+from benchmarks.comparison import compare
 from benchmarks.plain_matplotlib import figure_png
 
 SIZE = (224, 224)
@@ -175,6 +176,7 @@ def pixel_rows() -> Iterator[str]:
 
 def main() -> None:
     """Print the tables."""
+    torch.set_num_threads(1)  # so that CPU time is counted
     mpl.use("Agg")
     cv2.setNumThreads(1)
     print("| what | reference | reference takes | ours takes | ratio |")

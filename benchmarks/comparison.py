@@ -1,19 +1,16 @@
-"""Timing: two ways of doing the same, turn by turn in one process.
-
-It is CPU time of the process, which what else the machine does hardly changes.
-"""
+"""A reference and ours, as a row of a table."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from benchmarks.timing import interleave
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Median CPU seconds of a reference and of ours."""
+    """Median seconds of a reference and of ours."""
 
     reference_s: float
     ours_s: float
@@ -39,20 +36,13 @@ def compare(
         runs: of each; the median counts.
         repeat: how often ours is done in a run, where once is too short for the clock.
     """
-    reference()
-    ours()
-    seconds = [(_seconds(reference), _seconds(ours, repeat)) for _ in range(runs)]
-    return Comparison(
-        statistics.median(pair[0] for pair in seconds),
-        statistics.median(pair[1] for pair in seconds),
-    )
 
+    def ours_repeated() -> None:
+        for _ in range(repeat):
+            ours()
 
-def _seconds(work: Callable[[], object], repeat: int = 1) -> float:
-    start = time.process_time()
-    for _ in range(repeat):
-        work()
-    return (time.process_time() - start) / repeat
+    timings = interleave({"reference": reference, "ours": ours_repeated}, rounds=runs)
+    return Comparison(timings.median_s("reference"), timings.median_s("ours") / repeat)
 
 
 def _time(seconds: float) -> str:

@@ -102,7 +102,7 @@ def tokens_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -
     """
     said = getattr(model, "num_prefix_tokens", None)
     if said is None:
-        may_have = any(name.startswith("cls_token") for name in _own_parameters(model))
+        may_have = any(name.startswith("cls_token") for name in dir(model))
         possible = [0, 1] if may_have else [0]
     else:
         possible = list(dict.fromkeys((int(said), 0)))
@@ -111,10 +111,6 @@ def tokens_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -
         if patches is not None and tokens - prefix > 1:
             return Grid(*patches, prefix)
     return None
-
-
-def _own_parameters(model: nn.Module) -> list[str]:
-    return [name for name, _ in model.named_parameters(recurse=False)]
 
 
 def patch_grid(

@@ -63,8 +63,11 @@ def test_maps(
         # Later stages of hierarchical models.
         (own_grid(56, 56, num_prefix_tokens=0), 49, (224, 224), Grid(7, 7)),
         (own_grid(16, 32, num_prefix_tokens=0), 32, (64, 128), Grid(4, 8)),
-        # A model that says nothing of prefix tokens may have a class token (PiT).
-        (own_grid(27, 27), 50, (224, 224), Grid(7, 7, 1)),
+        # A model that says nothing of prefix tokens may have a class token (PiT, CrossViT).
+        (own_grid(27, 27, cls_token=0), 50, (224, 224), Grid(7, 7, 1)),
+        (own_grid(20, 20, cls_token_0=0), 401, (240, 240), Grid(20, 20, 1)),
+        # Without one, this is a padded window of another size (DaViT).
+        (own_grid(27, 27), 50, (224, 224), None),
         (model(), 49, (224, 224), Grid(7, 7)),
         (own_grid(14, 14, num_prefix_tokens=0), 50, (224, 224), None),
         (own_grid(14, 14, num_prefix_tokens=1), 1, (224, 224), None),

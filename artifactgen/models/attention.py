@@ -147,7 +147,8 @@ class Interceptor(TorchFunctionMode):
 
     def heard(self) -> list[AttentionCall]:
         """The attention computed since the last `listen`."""
-        calls = self._listening.pop()
+        # After an exception before `listen`, torch still calls the hook that asks.
+        calls = self._listening.pop() if self._listening else []
         if not self._listening and not self._in_float32:
             self.stop()
         return calls

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from artifactgen.artifacts.cam_routes import Tail
+from artifactgen.artifacts.cam_tail import CamRoute, Tail
 from artifactgen.artifacts.forward import Pass, Taps
 from artifactgen.artifacts.kind import Subject
 from artifactgen.errors import ConfigError
@@ -46,20 +46,7 @@ _NAMES = {
 """Method to its class in pytorch-grad-cam."""
 
 
-class CamMethod(Protocol):
-    """A way from a forward pass to the maps of chosen classes."""
-
-    @property
-    def taps(self) -> Taps:
-        """What it needs of the pass."""
-        ...
-
-    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
-        """Maps, negative values zero: (B, K, h, w), float32."""
-        ...
-
-
-def make_method(method: Method, subject: Subject, layer: str) -> CamMethod:
+def make_method(method: Method, subject: Subject, layer: str) -> CamRoute:
     """The method of that name; not `gradcam`, which is ours.
 
     Raises:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from artifactgen.artifacts.cam_methods import CamMethod, Method, Perturbation, make_method
+from artifactgen.artifacts.cam_methods import Method, Perturbation, make_method
 from artifactgen.artifacts.cam_routes import Route, make_route, route_does_not_hold, settle_route
+from artifactgen.artifacts.cam_tail import CamRoute
 from artifactgen.artifacts.forward import Pass, Taps
 from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, View
 from artifactgen.artifacts.target_layer import (
@@ -85,7 +86,7 @@ class GradCAM:
         classes = resolve_classes(self.target_classes, subject.classes)
         return BoundGradCAM(self, subject, layer, classes, self._way(subject, layer))
 
-    def _way(self, subject: Subject, layer: str) -> CamMethod:
+    def _way(self, subject: Subject, layer: str) -> CamRoute:
         if self.method == "gradcam":
             return make_route(self.route, subject, layer)
         return make_method(self.method, subject, layer)
@@ -129,7 +130,7 @@ class BoundGradCAM:
     subject: Subject
     layer: str
     classes: tuple[int, ...] | None
-    way: CamMethod
+    way: CamRoute
 
     @property
     def taps(self) -> Taps:

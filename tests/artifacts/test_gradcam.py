@@ -8,7 +8,7 @@ import torch
 from helpers import bind, compute, random_images, random_model, run, settle
 from torch import nn
 
-from artifactgen.artifacts import cam_routes
+from artifactgen.artifacts import closed_forms
 from artifactgen.artifacts.gradcam import GradCAM, resolve_classes
 from artifactgen.errors import ConfigError
 from artifactgen.rendering.overlay import scale_cam
@@ -113,7 +113,7 @@ def test_many_classes_are_done_in_chunks_to_the_same_maps(name, monkeypatch):
     x_BCHW = random_images(size=(160, 160))
     bound = settle(GradCAM(), model, x_BCHW)
     whole = compute(model, bound, x_BCHW)["gradcam"]
-    monkeypatch.setattr(cam_routes, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(closed_forms, "_CHUNK_BYTES", 1)
     np.testing.assert_allclose(compute(model, bound, x_BCHW)["gradcam"], whole, atol=1e-6)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from artifactgen.artifacts.cam_routes import CLOSED_FORMS, Tail, make_route
+from artifactgen.artifacts.cam_routes import CLOSED_FORMS, make_route
+from artifactgen.artifacts.cam_tail import Tail
 from artifactgen.artifacts.forward import Pass, Taps, forward
 from artifactgen.artifacts.kind import Subject
 from artifactgen.artifacts.target_layer import find_target_layer

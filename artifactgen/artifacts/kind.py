@@ -2,7 +2,7 @@
 
 A kind is two small objects. Its options are a frozen dataclass, picklable, made from the
 configuration. Bound to a model, they become the object that computes and draws. To add a kind,
-write a file in this folder and a YAML in `configs/artifacts/`; see `docs/extending.md`.
+write a file in this folder and a YAML in `configs/artifact/`; see `docs/extending.md`.
 """
 
 from __future__ import annotations

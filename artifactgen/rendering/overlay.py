@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from artifactgen.errors import RecordError
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP, lookup_table
 
 Scale = Literal["map", "record", "absolute"]
+_Bounds = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 OPACITY = 0.6
 
@@ -41,13 +43,49 @@ def scale_cam(
     Raises:
         RecordError: a map holds NaN or infinity.
     """
-    cam = np.maximum(np.asarray(cam_hw, dtype=np.float32), 0)
-    if not np.isfinite(cam).all():
-        raise RecordError("The class activation map holds NaN or infinity.")
+    cam = _positive(cam_hw)
     if scale == "absolute":
         return resize_maps(np.minimum(cam, 1), size)
     axes = (-2, -1) if scale == "map" else tuple(range(cam.ndim))
-    return _stretch(resize_maps(_stretch(cam, axes), size), axes)
+    resized = resize_maps(_stretch(cam, *_range(cam, axes)), size)
+    return _stretch(resized, *_range(resized, axes))
+
+
+def scale_each(
+    cam_Khw: NDArray[Any], size: tuple[int, int], *, scale: Scale = "map"
+) -> Iterator[NDArray[np.float32]]:
+    """The maps of `scale_cam`, to the bit, (H, W) each: of K, one exists at the image's size.
+
+    Raises:
+        RecordError: a map holds NaN or infinity; before the first of them.
+    """
+    for cam_hw in cam_Khw:
+        _positive(cam_hw)
+    if scale == "record":
+        yield from _scale_together(cam_Khw, size)
+    else:
+        yield from (scale_cam(cam_hw, size, scale=scale) for cam_hw in cam_Khw)
+
+
+def _scale_together(cam_Khw: NDArray[Any], size: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+    """One range over all maps: resized once to find it, and again rather than kept."""
+    low, high = _range_of_all(map(_positive, cam_Khw))
+
+    def resized() -> Iterator[NDArray[np.float32]]:
+        for cam_hw in cam_Khw:
+            yield resize_maps(_stretch(_positive(cam_hw), low, high), size)
+
+    low_resized, high_resized = _range_of_all(resized())
+    for map_HW in resized():
+        yield _stretch(map_HW, low_resized, high_resized)
+
+
+def _positive(cam_hw: NDArray[Any]) -> NDArray[np.float32]:
+    """Maps without their negative values, float32."""
+    cam: NDArray[np.float32] = np.maximum(np.asarray(cam_hw, dtype=np.float32), 0)
+    if not np.isfinite(cam).all():
+        raise RecordError("The class activation map holds NaN or infinity.")
+    return cam
 
 
 def resize_maps(
@@ -63,10 +101,21 @@ def resize_maps(
     return resized
 
 
-def _stretch(maps: NDArray[np.float32], axes: tuple[int, ...]) -> NDArray[np.float32]:
-    """Each range to [0, 1], with pytorch-grad-cam's 1e-7; flat ranges to zeros."""
-    low = maps.min(axes, keepdims=True)
-    high = maps.max(axes, keepdims=True)
+def _range(maps: NDArray[np.float32], axes: tuple[int, ...]) -> _Bounds:
+    """The lowest and the highest value over the axes, which are kept."""
+    return maps.min(axes, keepdims=True), maps.max(axes, keepdims=True)
+
+
+def _range_of_all(maps_hw: Iterable[NDArray[np.float32]]) -> _Bounds:
+    """The lowest and the highest value of maps that come one by one, (1, 1) each."""
+    lows, highs = zip(*(_range(map_hw, (-2, -1)) for map_hw in maps_hw), strict=True)
+    return np.minimum.reduce(lows), np.maximum.reduce(highs)
+
+
+def _stretch(
+    maps: NDArray[np.float32], low: NDArray[np.float32], high: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The range to [0, 1], with pytorch-grad-cam's 1e-7; a flat range to zeros."""
     span = high - low
     divisor = np.where(span > FLAT * high, np.float32(1e-7) + span, np.float32(np.inf))
     stretched: NDArray[np.float32] = maps - low

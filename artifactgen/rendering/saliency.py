@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP, lookup_table
-from artifactgen.rendering.overlay import OPACITY, Scale, overlay, scale_cam, to_levels
+from artifactgen.rendering.overlay import OPACITY, Scale, overlay, scale_each, to_levels
 from artifactgen.rendering.png import encode_animation, encode_indexed_png
 
 ALL_FRAMES = "all"
@@ -50,8 +50,8 @@ class SaliencyPictures:
             RecordError: a map holds NaN or infinity.
         """
         shown = images if self.frame is None else [images[self.frame]]
-        maps_KHW = scale_cam(cam_Khw, shown[0].shape[:2], scale=self.scale)
-        for map_HW, text in zip(maps_KHW, texts, strict=True):
+        maps_HW = scale_each(cam_Khw, shown[0].shape[:2], scale=self.scale)
+        for map_HW, text in zip(maps_HW, texts, strict=True):
             if self.style == "heatmap":
                 yield encode_indexed_png(to_levels(map_HW), lookup_table(self.colormap), text)
             else:

@@ -6,7 +6,7 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 
 from artifactgen.errors import RecordError
 from artifactgen.rendering.colormaps import lookup_table
-from artifactgen.rendering.overlay import heatmap, overlay, scale_cam
+from artifactgen.rendering.overlay import heatmap, overlay, scale_cam, scale_each
 
 
 def pytorch_grad_cam_scaling(cam_hw, size):
@@ -81,6 +81,26 @@ def test_a_map_that_is_not_finite_fails_its_record(scale, value):
     cam[3, 3] = value
     with pytest.raises(RecordError, match="NaN"):
         scale_cam(cam, (28, 28), scale=scale)
+
+
+@pytest.mark.parametrize("scale", ["map", "record", "absolute"])
+@pytest.mark.parametrize("magnitude", [1e-9, 0.3, 1e4])
+@pytest.mark.parametrize("size", [(224, 224), (33, 40)])
+def test_one_at_a_time_is_the_same_to_the_bit(scale, magnitude, size):
+    cams = np.random.default_rng(0).normal(size=(7, 14, 14)).astype(np.float32)
+    cams *= magnitude * np.float32(3) ** -np.arange(7, dtype=np.float32)[:, None, None]
+    cams[2], cams[4] = magnitude, 0
+    each = np.stack(list(scale_each(cams, size, scale=scale)))
+    assert each.dtype == np.float32
+    np.testing.assert_array_equal(each, scale_cam(cams, size, scale=scale))
+
+
+@pytest.mark.parametrize("scale", ["map", "record", "absolute"])
+def test_one_at_a_time_no_map_comes_before_a_later_one_is_found_not_finite(scale):
+    cams = np.ones((3, 7, 7), np.float32)
+    cams[2, 3, 3] = np.nan
+    with pytest.raises(RecordError, match="NaN"):
+        next(scale_each(cams, (28, 28), scale=scale))
 
 
 def test_the_map_is_left_alone():

@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from artifactgen.errors import ConfigError, RecordError
 from artifactgen.rendering.colormaps import lookup_table
 from artifactgen.rendering.overlay import overlay, scale_cam, to_levels
+from artifactgen.rendering.png import encode_animation
 from artifactgen.rendering.saliency import SaliencyPictures, find_frame
 
 FRAMES = ("ED", "mid", "ES")
@@ -113,6 +115,30 @@ def test_a_map_that_is_not_finite_fails_its_record(style):
     cams[1, 2, 3] = np.nan
     with pytest.raises(RecordError, match="NaN"):
         drawn(some_images(), cams, style=style)
+
+
+@pytest.mark.parametrize("scale", ["map", "record", "absolute"])
+def test_bytes_are_those_of_all_maps_scaled_at_once(scale):
+    images, cams = some_images(2), some_maps(5)
+    for index, map_HW in enumerate(scale_cam(cams, SIZE, scale=scale)):
+        expected = encode_animation([overlay(i, map_HW) for i in images], {"Class": str(index)})
+        assert drawn(images, cams, scale=scale)[index] == expected
+
+
+@pytest.mark.parametrize("style", ["overlay", "heatmap"])
+@pytest.mark.parametrize("scale", ["map", "record", "absolute"])
+def test_a_thousand_classes_take_the_memory_of_one(scale, style):
+    cams = np.random.default_rng(0).exponential(size=(1000, 14, 14)).astype(np.float32)
+    images = [np.zeros((224, 224, 3), np.uint8)]
+    pictures = SaliencyPictures(scale=scale, style=style)
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in pictures.draw(images, cams, [{}] * len(cams)))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 1000
+    assert peak_bytes < 20e6, "all maps at the size of the image take 200 MB"
 
 
 def test_frames_are_found_by_name():

@@ -1,7 +1,12 @@
-"""Equal bytes in every test: MKL must not round by where arrays happen to lie in memory."""
+"""Equal bytes in every test, and one thread: models here are too small to share out."""
 
 from __future__ import annotations
 
 import os
 
+# MKL must not round by where arrays happen to lie in memory.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+import torch
+
+torch.set_num_threads(1)

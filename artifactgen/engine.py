@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from artifactgen.artifacts.forward import Pass, Taps, forward
 from artifactgen.artifacts.kind import BoundArtifact, Subject
 from artifactgen.device import AUTOCAST, Download, Precision, Transfers
+from artifactgen.models.constants import constant
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Normalization:
 
     @staticmethod
     def _per_channel(values: tuple[float, ...], x_BCHW: Tensor) -> Tensor:
-        return torch.tensor(values, device=x_BCHW.device).view(-1, 1, 1)
+        return constant(values, x_BCHW.device).view(-1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ hours in a queue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from artifactgen.artifacts.kind import Artifact
+from artifactgen.artifacts.kind import Artifact, BoundArtifact, Subject
 from artifactgen.engine import Engine, finite_rows
 from artifactgen.errors import DataError
 from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
@@ -58,20 +58,47 @@ def preflight(job: Job) -> Preflight:
     samples = _first_readable(job)
     settled = _settle(make_engine(on_cpu, subject, bound), samples)
     bound, _ = bind_artifacts(settled, subject)
-    arrays, pictures = _take(job, make_engine(on_cpu, subject, bound), samples[0])
-    embeddings = arrays.get("embeddings")
-    embedding_bytes = 0 if embeddings is None else embeddings.nbytes
-    maps = [name for artifact in bound.values() for name in artifact.maps()]
-    maps_bytes = sum(arrays[name].nbytes for name in maps) if job.save_maps else 0
+    tried = _try(on_cpu, subject, bound, samples[0])
+    maps_bytes = tried.maps_bytes if job.save_maps else 0
     return Preflight(
         job=replace(job, artifacts=settled),
         status={name: unsupported.get(name, SUPPORTED) for name in job.artifacts},
         details={name: artifact.describe() for name, artifact in bound.items()},
-        embedding_shape=None if embeddings is None else embeddings.shape[1:],
-        pictures_per_record=len(pictures),
-        bytes_per_record=sum(pictures) + embedding_bytes,
-        peak_bytes_per_record=sum(pictures) + 3 * embedding_bytes + maps_bytes,
+        embedding_shape=tried.embedding_shape,
+        pictures_per_record=round(tried.pictures),
+        bytes_per_record=round(tried.picture_bytes) + tried.embedding_bytes,
+        peak_bytes_per_record=round(tried.picture_bytes + maps_bytes) + 3 * tried.embedding_bytes,
     )
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What one record comes to; kinds that were tried in part are extrapolated."""
+
+    embedding_shape: tuple[int, ...] | None = None
+    embedding_bytes: int = 0
+    maps_bytes: float = 0
+    pictures: float = 0
+    picture_bytes: float = 0
+
+
+def _try(job: Job, subject: Subject, bound: Mapping[str, BoundArtifact], sample: Sample) -> _Tried:
+    """Compute and draw one record, as far as that takes little time."""
+    trials = {name: artifact.trial() for name, artifact in bound.items()}
+    engine = make_engine(job, subject, {name: trial.artifact for name, trial in trials.items()})
+    arrays = engine(sample.image_CHW[None])
+    rows = {name: array[0] for name, array in arrays.items()}
+    tried = _Tried()
+    if (embedding := rows.get("embeddings")) is not None:
+        tried.embedding_shape, tried.embedding_bytes = embedding.shape, embedding.nbytes
+    # Of a record of its own trouble nothing is drawn: the run will count it as a failure.
+    view = make_view(job, sample, rows) if finite_rows(arrays, 1).all() else None
+    for trial in trials.values():
+        drawn = [] if view is None else [len(png) for _, png in trial.artifact.draw(view, rows)]
+        tried.pictures += len(drawn) / trial.share
+        tried.picture_bytes += sum(drawn) / trial.share
+        tried.maps_bytes += sum(rows[name].nbytes for name in trial.artifact.maps()) / trial.share
+    return tried
 
 
 def _settle(engine: Engine, samples: list[Sample]) -> dict[str, Artifact]:
@@ -80,17 +107,6 @@ def _settle(engine: Engine, samples: list[Sample]) -> dict[str, Artifact]:
     usable = np.isfinite(images_BCHW).reshape(len(samples), -1).all(1)
     run = engine.run(images_BCHW[usable] if usable.any() else images_BCHW)
     return {name: artifact.settle(run) for name, artifact in engine.artifacts.items()}
-
-
-def _take(job: Job, engine: Engine, sample: Sample) -> tuple[dict[str, Any], list[int]]:
-    """Compute and draw one record; its arrays, and the size of each picture."""
-    arrays = engine(sample.image_CHW[None])
-    if not finite_rows(arrays, 1).all():
-        return arrays, []  # a record of its own trouble: the run will count it as a failure
-    rows = {name: array[0] for name, array in arrays.items()}
-    view = make_view(job, sample, rows)
-    drawn = (artifact.draw(view, rows) for artifact in engine.artifacts.values())
-    return arrays, [len(content) for pictures in drawn for _, content in pictures]
 
 
 def _first_readable(job: Job) -> list[Sample]:

@@ -48,7 +48,7 @@ class Worker:
         """
         if job.compute_threads is not None:
             torch.set_num_threads(job.compute_threads)
-        make_reproducible(exact=job.precision == "32-true")
+        make_reproducible()
         subject = load_subject(job)
         artifacts, _ = bind_artifacts(job.artifacts, subject)
         self._job = job

@@ -23,6 +23,7 @@ from benchmarks.unfused import Shown
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 _VERSIONS = ("torch", "timm", "grad-cam")
+_QUERIES = {"class": "class token", "pool": "pooling query", "patches": "mean over patches"}
 
 
 def main() -> None:
@@ -93,7 +94,7 @@ def _cells(case: Case, outcome: Outcome) -> Iterator[str]:
 def _describe(shown: Shown) -> str:
     height, width = shown.grid
     text = f"`{shown.layer}`: {shown.heads} heads, {height} × {width}, "
-    text += "class token" if shown.query == "class" else "mean over patches"
+    text += _QUERIES[shown.query]
     if shown.windows is None:
         return text
     moved = ", shifted" if any(shown.windows.shift) else ""

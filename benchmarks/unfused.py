@@ -128,7 +128,7 @@ class Shown:
     grid: tuple[int, int]
     prefix: int = 0
     """Keys before the patches."""
-    query: Literal["class", "patches"] = "patches"
+    query: Literal["class", "pool", "patches"] = "patches"
     """The first query, or the mean over those that are not before the patches."""
     windows: WindowForm | None = None
 
@@ -139,8 +139,8 @@ class Shown:
         else:
             weights_BAMN = weights.reshape(batch, self.heads, *weights.shape[-2:])
             queries = weights_BAMN.shape[2]
-            skipped = 0 if self.query == "class" or queries == 1 else self.prefix
-            last = 1 if self.query == "class" else queries
+            skipped = 0 if self.query != "patches" or queries == 1 else self.prefix
+            last = 1 if self.query != "patches" else queries
             rows_BAN = weights_BAMN[:, :, skipped:last].mean(2)
         return rows_BAN[..., self.prefix :].reshape(batch, self.heads, *self.grid)
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from distributed.finish import finish, recipe
 from distributed.progress import watch
 from distributed.run import Run
 from distributed.runners import choose_crew, run_tasks
+from distributed.settled import recall, remember
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +49,14 @@ def execute(run: Run) -> None:
         log.info(line)
     data_root = getattr(run.built.job.source, "root", None)
     check_output(run.layout, data_root=Path(data_root) if data_root else None)
-    if not _changes(run) and _is_complete(run):
+    changes = _changes(run)
+    if not changes and _is_complete(run):
         log.info("Complete: nothing to do. %s", describe.where(run.layout))
         return
+    job = run.built.job
     with run.phases("preflight"):
-        ready = preflight(run.built.job)
+        artifacts = job.artifacts if changes else recall(run.layout, job.artifacts)
+        ready = preflight(replace(job, artifacts=artifacts))
     shards = sum(len(scope.shards) for scope in run.scopes)
     crew = choose_crew(run.settings.cluster, ready.job, tasks=shards)
     for line in describe.artifacts(ready, run.built):
@@ -63,6 +68,7 @@ def execute(run: Run) -> None:
         return
     with _exclusively(run.layout):
         _settle_settings(run)
+        remember(run.layout, job.artifacts, ready.job.artifacts)
         _do(run, ready)
 
 

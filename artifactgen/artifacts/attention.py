@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import torch
 
-from artifactgen.artifacts.attention_rows import ClassRow, HeadMean, MeanRow, WindowMean, rollout
+from artifactgen.artifacts.attention_rows import FirstRow, HeadMean, MeanRow, WindowMean, rollout
 from artifactgen.artifacts.forward import Pass, Reader, Taps
-from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, View
+from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
 from artifactgen.errors import ConfigError
 from artifactgen.models.layers import pools_patches
 from artifactgen.models.probe import probe
@@ -128,29 +128,29 @@ class BoundAttention:
         object.__setattr__(self, "taps", Taps(attention=readers))
 
     @property
-    def by_class_token(self) -> bool:
-        """Whether the query is the class token: not where no output of the model comes from it."""
+    def query(self) -> Literal["class token", "pooling query", "mean over patches"]:
+        """Whose attention is shown: the class token's only where the model's output is its."""
         site = self.sites[-1]
+        if site.queries == 1:
+            return "class token" if site.has_class_query else "pooling query"
         if self.options.method == "mean_query" or not site.has_class_query:
-            return False
-        return site.queries == 1 or not pools_patches(self.subject.model)
+            return "mean over patches"
+        return "mean over patches" if pools_patches(self.subject.model) else "class token"
 
     def _reader(self, site: AttentionSite) -> Reader:
         if self.options.method == "rollout":
             return HeadMean(site.heads)
         if site.windows:
             return WindowMean(site.heads, site.windows)
-        if self.by_class_token:
-            return ClassRow(site.heads)
-        # A single query, as of attention pooling, stands for itself.
-        skipped = site.grid.prefix_tokens if site.queries > 1 else 0
-        return MeanRow(site.heads, skipped)
+        if self.query == "mean over patches":
+            return MeanRow(site.heads, site.grid.prefix_tokens)
+        return FirstRow(site.heads)
 
     def compute(self, run: Pass) -> Tensors:
         kept = [run.attention[tap] for tap in self.taps.attention]
         if self.options.method == "rollout":
             skipped = self.sites[-1].grid.prefix_tokens
-            query = slice(0, 1) if self.by_class_token else slice(skipped, None)
+            query = slice(0, 1) if self.query == "class token" else slice(skipped, None)
             rows_BLAN = rollout(kept, query)[:, None, None]
         else:
             rows_BLAN = torch.stack(kept, 1)
@@ -160,6 +160,9 @@ class BoundAttention:
 
     def settle(self, run: Pass) -> AttentionMaps:
         return self.options
+
+    def trial(self) -> Trial:
+        return Trial(self)
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         picture = self.figure.draw(
@@ -188,8 +191,8 @@ class BoundAttention:
         """What the figure shows, in words."""
         if self.options.method == "rollout":
             return "attention rollout"
-        if self.by_class_token:
-            return "class-token attention"
+        if self.query != "mean over patches":
+            return {"class token": "class-token attention"}.get(self.query, "attention pooling")
         within = " within windows" if any(site.windows for site in self.sites) else ""
         return f"attention{within}, mean over queries"
 
@@ -210,5 +213,5 @@ class BoundAttention:
         return {
             "method": self.options.method,
             "layers": list(self.blocks),
-            "query": "class token" if self.by_class_token else "mean over patches",
+            "query": self.query,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ _CHUNK_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
-    """The weights from the first query, the class token: (B, A, N)."""
+class FirstRow:
+    """The weights from the first query, a class token or the only one: (B, A, N)."""
 
     heads: int
 
@@ -70,14 +71,20 @@ class WindowMean:
 
     def __call__(self, call: AttentionCall) -> Tensor:
         weights_XAMN = _with_heads(call.weights(), self.heads)
-        positions_WN = torch.from_numpy(self.windows.positions)
-        places = (positions_WN >= 0).flatten().nonzero()[:, 0]
-        order = positions_WN.flatten()[places].argsort()
-        is_query_WN = (positions_WN >= 0).to(weights_XAMN)
-        weights_BWAMN = torch.unflatten(weights_XAMN, 0, (-1, len(positions_WN)))
+        is_query_WN, places_N = _places(self.windows, weights_XAMN.device)
+        weights_BWAMN = torch.unflatten(weights_XAMN, 0, (-1, len(is_query_WN)))
         received_BWAN = torch.einsum("bwamn,wm->bwan", weights_BWAMN, is_query_WN)
         by_window_BAX = received_BWAN.transpose(1, 2).flatten(2)
-        return by_window_BAX[..., places[order].to(by_window_BAX.device)] / len(places)
+        return by_window_BAX[..., places_N] / len(places_N)
+
+
+@cache
+def _places(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which tokens of windows are positions (W, N), and where each position of the grid is held."""
+    positions_X = torch.from_numpy(windows.positions).flatten()
+    held = (positions_X >= 0).nonzero()[:, 0]
+    is_query_WN = torch.from_numpy(windows.positions >= 0).float()
+    return is_query_WN.to(device), held[positions_X[held].argsort()].to(device)
 
 
 def rollout(attention_BNN: Sequence[Tensor], query: slice) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from artifactgen.artifacts.cam_tail import CamRoute, Tail
+from artifactgen.artifacts.cam_tail import CamRoute, Tail, for_each_image
 from artifactgen.artifacts.forward import Pass, Taps
 from artifactgen.artifacts.kind import Subject
 from artifactgen.errors import ConfigError
@@ -98,11 +98,11 @@ class GradientFormula:
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", Taps(gradients=(self.layer,)))
 
-    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+    def cams(self, run: Pass, classes: Tensor) -> Tensor:
         tail, formula = Tail(self.subject, self.layer), _formula(self.kind)
         activation = tail.activation(run).cpu().numpy()
-        maps = [formula(activation, g.cpu().numpy()) for g in tail.gradients(run, classes_BK)]
-        return _stacked(maps, classes_BK)
+        maps = [formula(activation, g.cpu().numpy()) for g in tail.gradients(run, classes)]
+        return _stacked(maps, classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,11 @@ class ActivationFormula:
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", Taps(outputs=(self.layer,)))
 
-    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+    def cams(self, run: Pass, classes: Tensor) -> Tensor:
         output = run.outputs[self.layer].detach().float()
         activation = grid_of(self.subject.model, output, image_size=run.image_size)(output)
         image = _formula(self.kind)(activation.cpu().numpy(), None)
-        return _stacked([image] * classes_BK.shape[1], classes_BK)
+        return _stacked([image] * classes.shape[-1], classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,44 +136,48 @@ class Perturbation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", Taps(outputs=(self.layer,)))
 
-    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+    def cams(self, run: Pass, classes: Tensor) -> Tensor:
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
         layer = self.subject.model.get_submodule(self.layer)
         output = run.outputs[self.layer].detach().float()
-        activation = grid_of(self.subject.model, output, image_size=run.image_size)(output)
+        grid = grid_of(self.subject.model, output, image_size=run.image_size)
+        activation = grid(output)
         maps = []
-        with self._library(output) as cam:
-            for classes_B in classes_BK.unbind(1):
+        with self._library(channels_last=grid.channels_last or output.ndim == 3) as cam:
+            for classes_B in for_each_image(classes, run).unbind(1):
                 targets = [ClassifierOutputTarget(int(index)) for index in classes_B]
                 maps.append(
                     cam.get_cam_image(
                         run.x_BCHW.clone(), layer, targets, activation.cpu().numpy(), None
                     )
                 )
-        return _stacked(maps, classes_BK)
+        return _stacked(maps, classes)
 
     @contextmanager
-    def _library(self, output: Tensor) -> Iterator[Any]:
+    def _library(self, *, channels_last: bool) -> Iterator[Any]:
         """The library's object, without hooks and progress bars; the model stays as it was."""
         from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
         from pytorch_grad_cam.utils.find_layers import replace_layer_recursive
 
         model, layer = self.subject.model, self.subject.model.get_submodule(self.layer)
-        ablation = AblationLayerVit() if output.ndim == 3 else AblationLayer()
+        ablation = AblationLayerVit() if channels_last else AblationLayer()
         options = {"ablation_layer": ablation} if self.kind.__name__ == "AblationCAM" else {}
         library = sys.modules[self.kind.__module__]
         progress = library.tqdm
         cam = self.kind(model, [layer], **options)
         cam.activations_and_grads.release()
+        hooks = list(layer._forward_hooks)
         library.tqdm = SimpleNamespace(tqdm=iter)  # type: ignore[attr-defined]
         try:
             yield cam
         finally:
             library.tqdm = progress  # type: ignore[attr-defined]
             replace_layer_recursive(model, ablation, layer)
+            for left in [key for key in layer._forward_hooks if key not in hooks]:
+                del layer._forward_hooks[left]  # after an exception in the library
 
 
-def _stacked(maps: list[NDArray[Any]], classes_BK: Tensor) -> Tensor:
+def _stacked(maps: list[NDArray[Any]], like: Tensor) -> Tensor:
     cams = np.maximum(np.stack(maps, 1), 0).astype(np.float32)
-    return torch.from_numpy(cams).to(classes_BK.device)
+    return torch.from_numpy(cams).to(like.device)

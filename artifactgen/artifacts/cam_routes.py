@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 Route = Literal["auto", "pooled", "class_token", "tail"]
 TOLERANCE = 1e-4
-"""Of a closed form against autograd, relative to the largest value of the map."""
+"""Of a closed form against autograd, relative to the largest value of each map."""
 
 CLOSED_FORMS: Mapping[Route, type[Pooled] | type[ClassToken]] = {
     "pooled": Pooled,
@@ -83,16 +83,19 @@ def settle_route(
     tail = Tail(subject, layer)
     taps = Taps.union(way.taps for way in (tail, *forms.values()))
     run = forward(subject.model, x_BCHW, taps=taps, classify=True)
-    classes_BK = torch.tensor(list(classes), device=x_BCHW.device).expand(len(x_BCHW), -1)
-    expected = tail.cams(run, classes_BK)
+    chosen = torch.tensor(list(classes), device=x_BCHW.device)
+    expected = tail.signed_cams(run, chosen)
     for name, form in forms.items():
-        if form.applies(run) and _meets(form.cams(run, classes_BK), expected, name):
+        if form.applies(run) and _meets(form.signed_cams(run, chosen), expected, name):
             return name
     return "tail"
 
 
-def _meets(found: Tensor, expected: Tensor, name: str) -> bool:
-    deviation = float((found - expected).abs().max() / expected.max().clamp(min=1e-30))
+def _meets(found_BKhw: Tensor, expected_BKhw: Tensor, name: str) -> bool:
+    """Whether every map, before the ReLU, is the same to a part of its own largest value."""
+    deviation_BK = (found_BKhw - expected_BKhw).abs().amax((2, 3))
+    size_BK = expected_BKhw.abs().amax((2, 3))
+    deviation = float((deviation_BK / size_BK).max())  # NaN for an empty map: nothing is shown
     if deviation <= TOLERANCE:
         return True
     log.warning(

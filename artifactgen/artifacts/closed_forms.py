@@ -49,12 +49,16 @@ class Pooled:
             return False
         return torch.equal(output, features)
 
-    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+    def cams(self, run: Pass, classes: Tensor) -> Tensor:
+        return self.signed_cams(run, classes).relu()
+
+    def signed_cams(self, run: Pass, classes: Tensor) -> Tensor:
+        """The maps before the ReLU."""
         activation = run.outputs[self.layer].detach().float()
         grid = grid_of(self.subject.model, activation, image_size=run.image_size)
         activation_BChw = grid(activation)
         pooled_BC = activation_BChw.mean((2, 3))
-        rows = _rows(self.subject.model, classes_BK)
+        rows = _rows(self.subject.model, classes)
         # A linear head has one gradient for all images.
         pre_logits_BD, source_BC = self._head(pooled_BC[:1], grid, like=activation)
         if len(rows.start_BRD) > 1 or not _is_linear(pre_logits_BD):
@@ -62,7 +66,7 @@ class Pooled:
         gradients = _gradients(pre_logits_BD, source_BC, rows.start_BRD)
         positions = grid.height * grid.width
         parts = [weighed(weights_BRC / positions, activation_BChw) for weights_BRC in gradients]
-        return rows.of_classes(torch.cat(parts, 1)).relu()
+        return rows.of_classes(torch.cat(parts, 1))
 
     def _head(self, pooled_BC: Tensor, grid: Grid, *, like: Tensor) -> tuple[Tensor, Tensor]:
         """The classifier's input with a graph that leads to the pooled vector, and that vector."""
@@ -144,14 +148,21 @@ class ClassToken:
         block = model.blocks[-1]
         if type(block) is not Block or type(block.attn) is not Attention:
             return False
-        plain = block.attn.q_norm, block.attn.k_norm, block.attn.norm
-        return block.attn.gate is None and all(isinstance(norm, nn.Identity) for norm in plain)
+        attention = block.attn
+        plain = attention.q_norm, attention.k_norm, attention.norm
+        # Of unfused attention only the weights are seen, not the queries and values.
+        is_read = attention.fused_attn and attention.gate is None
+        return is_read and all(isinstance(norm, nn.Identity) for norm in plain)
 
     def applies(self, run: Pass) -> bool:
         """As far as the structure tells."""
         return _classifies_pre_logits(self.subject.model, run)
 
-    def cams(self, run: Pass, classes_BK: Tensor) -> Tensor:
+    def cams(self, run: Pass, classes: Tensor) -> Tensor:
+        return self.signed_cams(run, classes).relu()
+
+    def signed_cams(self, run: Pass, classes: Tensor) -> Tensor:
+        """The maps before the ReLU."""
         model: Any = self.subject.model
         block = model.blocks[-1]
         read: _ClassQuery = run.attention[self.taps.attention[0]]
@@ -163,12 +174,12 @@ class ClassToken:
             pre_logits_BD = _pre_logits(model, model.norm(token_BD)[:, None])
         grid = grid_of(model, tokens_BND, image_size=run.image_size)
         patches, positions = grid(tokens_BND), grid.height * grid.width
-        rows = _rows(model, classes_BK)
+        rows = _rows(model, classes)
         parts = [
             weighed(self._weights(block, read, gradient_BRD) / positions, patches)
             for gradient_BRD in _gradients(pre_logits_BD, residual_BD, rows.start_BRD)
         ]
-        return rows.of_classes(torch.cat(parts, 1)).relu()
+        return rows.of_classes(torch.cat(parts, 1))
 
     @staticmethod
     def _weights(block: Any, read: _ClassQuery, gradient_BKD: Tensor) -> Tensor:
@@ -226,14 +237,14 @@ class _Rows(NamedTuple):
         return found_BRhw if self.weight_KD is None else weighed(self.weight_KD, found_BRhw)
 
 
-def _rows(model: nn.Module, classes_BK: Tensor) -> _Rows:
+def _rows(model: nn.Module, classes: Tensor) -> _Rows:
     weight_KD = classifier_weight(model)
     assert weight_KD is not None, "closed forms are for a linear classifier"
-    if classes_BK.stride(0) != 0:
-        return _Rows(weight_KD[classes_BK].float(), None)
-    chosen_KD = weight_KD[classes_BK[0]].float()
-    classes, features = chosen_KD.shape
-    if classes <= features:
+    if classes.ndim == 2:
+        return _Rows(weight_KD[classes].float(), None)
+    chosen_KD = weight_KD[classes].float()
+    features = chosen_KD.shape[1]
+    if len(chosen_KD) <= features:
         return _Rows(chosen_KD[None], None)
     return _Rows(torch.eye(features, device=chosen_KD.device)[None], chosen_KD)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, View
+from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
 from artifactgen.errors import ConfigError
 from artifactgen.models.layers import grid_of, has_class_token
 
@@ -70,6 +70,9 @@ class BoundEmbedding:
     def settle(self, run: Pass) -> Embedding:
         self._pool(run)
         return Embedding(pooling=self.pooling)
+
+    def trial(self) -> Trial:
+        return Trial(self)
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         yield from ()

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
@@ -130,9 +131,15 @@ def forward(model: nn.Module, x_BCHW: Tensor, *, taps: Taps, classify: bool) -> 
 def eager_graph() -> Iterator[None]:
     """Record a graph, through compiled modules as if they were not.
 
-    Backwards through compiled code can neither be repeated nor batched over classes.
+    Backwards through compiled code can neither be repeated nor batched over classes. On a GPU,
+    attention is computed by plain matrix products: the backwards of its fused kernels add up in
+    the order in which threads end, even where torch is told to be deterministic.
     """
-    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if torch.cuda.is_available():
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
 
 

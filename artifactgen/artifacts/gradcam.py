@@ -13,20 +13,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from artifactgen.artifacts.cam_methods import Method, Perturbation, make_method
+from artifactgen.artifacts.cam_methods import (
+    ActivationFormula,
+    Method,
+    Perturbation,
+    make_method,
+)
 from artifactgen.artifacts.cam_routes import Route, make_route, route_does_not_hold, settle_route
-from artifactgen.artifacts.cam_tail import CamRoute
+from artifactgen.artifacts.cam_tail import CamRoute, for_each_image
 from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, View
+from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
 from artifactgen.artifacts.target_layer import (
     find_target_layer,
     layers_with_gradient,
     suggest_layers,
 )
 from artifactgen.errors import ConfigError, did_you_mean
+from artifactgen.models.constants import constant
 from artifactgen.models.layers import get_layer, grid_of
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
 from artifactgen.rendering.overlay import OPACITY, Scale
@@ -38,6 +43,8 @@ log = logging.getLogger(__name__)
 PREDICTED = "predicted"
 _CLASSES_COMPARED = 3
 """Classes by which a closed form is held against autograd before a run."""
+_CLASSES_TRIED = 5
+"""Classes of which maps are computed and drawn before a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,32 +144,33 @@ class BoundGradCAM:
         return self.way.taps
 
     def compute(self, run: Pass) -> Tensors:
-        classes_BK = self._classes(run)
-        return {"gradcam": self.way.cams(run, classes_BK), "gradcam_classes": classes_BK}
+        classes = self._classes(run)
+        classes_BK = for_each_image(classes, run)
+        return {"gradcam": self.way.cams(run, classes), "gradcam_classes": classes_BK}
 
     def _classes(self, run: Pass) -> Tensor:
+        """Class indices, (K,) for all images or (B, K)."""
         assert run.logits_BK is not None
         if self.classes is None:
             return run.logits_BK.argmax(1, keepdim=True)
-        chosen = torch.tensor(self.classes, device=run.logits_BK.device)
-        return chosen.expand(len(run.logits_BK), -1)
+        return constant(self.classes, run.logits_BK.device)
 
     def settle(self, run: Pass) -> GradCAM:
         """Refuse a layer that gives no maps, choose the route, and warn of what is slow."""
-        output = run.outputs[self.layer]
-        grid_of(self.subject.model, output, image_size=run.image_size)
-        if not layers_with_gradient(self.subject, [self.layer]):
+        output = run.outputs[self.layer].detach()
+        grid = grid_of(self.subject.model, output, image_size=run.image_size)
+        needs_gradient = not isinstance(self.way, ActivationFormula)
+        if needs_gradient and not layers_with_gradient(self.subject, [self.layer]):
             raise ConfigError(
                 f"gradcam.layer={self.layer}: no class score depends on the patches there, so "
                 f"every map would be empty.\nSet gradcam.layer to one of "
                 f"{', '.join(suggest_layers(self.subject))}."
             )
         if isinstance(self.way, Perturbation):
-            channels = output.shape[1] if output.ndim == 4 else output.shape[-1]
             log.warning(
                 "gradcam.method=%s runs the model about %d times for each record and class.",
                 self.options.method,
-                channels,
+                grid(output).shape[1],
             )
         return replace(self.options, layer=self.layer, route=self._settle_route(run))
 
@@ -177,6 +185,15 @@ class BoundGradCAM:
         if wanted not in ("auto", route):
             raise route_does_not_hold(wanted, self.subject, self.layer)
         return route
+
+    def trial(self) -> Trial:
+        """A few classes; of a perturbation, a map that looks alike and costs no forward passes."""
+        way = self.way
+        if isinstance(way, Perturbation):
+            way = make_method("eigencam", self.subject, self.layer)
+        some = None if self.classes is None else self.classes[:_CLASSES_TRIED]
+        share = 1.0 if some is None else len(some) / len(self.classes or some)
+        return Trial(replace(self, classes=some, way=way), share)
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         options, record_id = self.options, view.sample.record_id

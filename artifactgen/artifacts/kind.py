@@ -69,6 +69,15 @@ class Excerpt:
     """Of the picture; None is all of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A kind, or as much of it as takes little time."""
+
+    artifact: BoundArtifact
+    share: float = 1.0
+    """Part of a record's pictures and maps that it makes."""
+
+
 class Artifact(Protocol):
     """The options of a kind: a frozen dataclass."""
 
@@ -102,6 +111,10 @@ class BoundArtifact(Protocol):
         Raises:
             ConfigError: an option turns out not to fit the model.
         """
+        ...
+
+    def trial(self) -> Trial:
+        """What to compute and draw of one record before a run, to know what it will be like."""
         ...
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:

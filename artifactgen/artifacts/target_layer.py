@@ -23,8 +23,8 @@ def find_target_layer(subject: Subject) -> str:
 
     For transformers with a norm before attention it is `norm1` of the last block: at the output
     of that block the patch tokens no longer reach a class token's logit, so their gradient is
-    zero. Elsewhere it is the last stage that timm lists for feature extraction. Where neither has
-    a gradient at every position, the last layer that does.
+    zero. Elsewhere it is the last stage that timm lists for feature extraction. Where no class
+    score depends on the patches of either, the last layer where one does.
 
     Raises:
         ConfigError: no layer has.
@@ -37,8 +37,8 @@ def find_target_layer(subject: Subject) -> str:
         found = next(iter(suggest_layers(subject, seen)), None)
     if found is None:
         raise ConfigError(
-            f"No layer of {type(subject.model).__name__} has a gradient for each position of the "
-            "image, so it has no class activation maps. Set generate_gradcam=false."
+            f"No layer of {type(subject.model).__name__} has positions of the image that class "
+            "scores depend on, so it has no class activation maps. Set generate_gradcam=false."
         )
     return found
 

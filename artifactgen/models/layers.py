@@ -102,8 +102,7 @@ def tokens_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -
     """
     said = getattr(model, "num_prefix_tokens", None)
     if said is None:
-        may_have = any(name.startswith("cls_token") for name in dir(model))
-        possible = [0, 1] if may_have else [0]
+        possible = [0, 1] if has_class_token(model) else [0]
     else:
         possible = list(dict.fromkeys((int(said), 0)))
     for prefix in possible:
@@ -138,7 +137,8 @@ def patch_grid(
 
 def has_class_token(model: nn.Module) -> bool:
     """Whether the first of the tokens before the patches is a class token."""
-    return getattr(model, "cls_token", None) is not None
+    names = (name for name in dir(model) if name.startswith("cls_token"))
+    return any(getattr(model, name) is not None for name in names)
 
 
 def pools_patches(model: nn.Module) -> bool:

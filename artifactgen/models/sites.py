@@ -28,7 +28,7 @@ class AttentionSite:
     grid: Grid
     """Of the keys."""
     has_class_query: bool
-    """Whether the first query is a class token, or a class token is the only query."""
+    """Whether the first query, or the only one, is a class token."""
     queries: int
     """M"""
     windows: Windows | None = None
@@ -96,5 +96,4 @@ def _is_padded(seen: Probe, path: str, keys: int) -> bool:
 
 
 def _has_class_query(model: nn.Module, grid: Grid, queries: int) -> bool:
-    says_nothing = getattr(model, "num_prefix_tokens", None) is None
-    return queries == 1 or (grid.prefix_tokens > 0 and (has_class_token(model) or says_nothing))
+    return has_class_token(model) and (queries == 1 or grid.prefix_tokens > 0)

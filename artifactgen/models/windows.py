@@ -6,7 +6,7 @@ positions is sent through the block: what arrives at its attention tells where e
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,9 +83,12 @@ def _send(model: nn.Module, block: str, path: str, numbers: Tensor) -> Tensor | 
     with ExitStack() as stack, torch.inference_mode():
         stack.callback(model.get_submodule(path).register_forward_pre_hook(stop).remove)
         for name, child in layer.named_children():
-            if not path.startswith(f"{block}.{name}"):
+            if not f"{path}.".startswith(f"{block}.{name}."):
                 stack.callback(child.register_forward_hook(let_pass).remove)
-        # A block that takes something else is not one of those that can be traced.
-        with suppress(_Arrived, RuntimeError, TypeError, AssertionError):
+        try:
             layer(numbers.to(device))
+        except torch.OutOfMemoryError:
+            raise
+        except (_Arrived, RuntimeError, TypeError, AssertionError):
+            pass  # a block that takes something else is not one of those that can be traced
     return found[0] if found else None

@@ -84,6 +84,11 @@ class Layout:
         return self.state / "settings.json"
 
     @property
+    def settled(self) -> Path:
+        """What the first preflight settled of the settings that were left open."""
+        return self.state / "settled.json"
+
+    @property
     def success(self) -> Path:
         return self.root / "_SUCCESS.json"
 

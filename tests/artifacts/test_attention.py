@@ -197,6 +197,13 @@ def test_blocks_of_different_stages_do_not_go_into_one_array():
         bind(AttentionMaps(layers=(0, 7)), model, (64, 64))
 
 
+def test_attention_pooling_is_not_called_a_class_token():
+    model = random_model("test_vit3", img_size=64)
+    bound = bind(AttentionMaps(), model, (64, 64))
+    assert bound.describe()["query"] == "pooling query"
+    assert bound.sites[-1].path == "attn_pool"
+
+
 def test_class_attention_after_the_blocks_is_the_last():
     model = random_model("cait_xxs24_224", img_size=64)
     x_BCHW = random_images(size=(64, 64))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
-from helpers import CLASSES, bind, compute, random_images, random_model, settle
+from helpers import CLASSES, bind, compute, random_images, random_model, run, settle
 from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
@@ -59,6 +59,59 @@ def test_equals_the_library(method, name, size, grid):
     expected = library(model, method, bound.layer, x_BCHW, classes, grid)
     np.testing.assert_allclose(scale_cam(maps_BKhw, size), expected, atol=TOLERANCE, rtol=0)
     assert expected.max() > 0.9
+
+
+def test_ablation_takes_out_channels_wherever_they_lie():
+    """Swin has channels last: rows of the image must not be taken for them."""
+    size = (64, 96)
+    model = random_model(
+        "swin_tiny_patch4_window7_224", img_size=size, depths=(1, 1), num_heads=(1, 2), embed_dim=24
+    )
+    x_BCHW = random_images(batch=1, size=size)
+    bound = settle(GradCAM(method="ablationcam", target_classes=[0, 3, 6]), model, x_BCHW)
+    maps_BKhw = compute(model, bound, x_BCHW)["gradcam"]
+    expected = np.stack(
+        [library_nhwc(model, bound.layer, x_BCHW, index) for index in (0, 3, 6)], axis=1
+    )
+    np.testing.assert_allclose(scale_cam(maps_BKhw, size), expected, atol=TOLERANCE, rtol=0)
+    assert expected.max() > 0.9
+
+
+def library_nhwc(model: nn.Module, layer: str, x_BCHW: Tensor, index: int) -> np.ndarray:
+    cam = pytorch_grad_cam.AblationCAM(
+        copy.deepcopy(model).requires_grad_(True),
+        [],
+        lambda output: output.permute(0, 3, 1, 2),
+        ablation_layer=AblationLayerVit(),
+    )
+    cam.target_layers = [cam.model.get_submodule(layer)]
+    cam.activations_and_grads = type(cam.activations_and_grads)(
+        cam.model, cam.target_layers, cam.reshape_transform
+    )
+    return cam(x_BCHW, [ClassifierOutputTarget(index)] * len(x_BCHW))
+
+
+def test_no_hook_of_the_library_outlives_a_lack_of_memory():
+    model = make_model("resnet18", (64, 64))
+    bound = bind(GradCAM(method="ablationcam", layer="layer1"), model, (64, 64))
+    x_BCHW = random_images(batch=1, size=(64, 64))
+    passed = run(model, bound, x_BCHW)
+
+    def have_no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    broken = model.fc.register_forward_pre_hook(have_no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        bound.compute(passed)
+    broken.remove()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_map_of_activations_needs_no_gradient():
+    model = random_model("test_vit", img_size=64, global_pool="token")
+    options = GradCAM(method="eigencam", layer="blocks.5")  # where class scores see no patches
+    bound = settle(options, model, random_images(size=(64, 64)))
+    assert compute(model, bound, random_images(size=(64, 64)))["gradcam"].any()
 
 
 @pytest.mark.parametrize("method", SLOW)

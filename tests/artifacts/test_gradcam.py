@@ -8,7 +8,7 @@ import torch
 from helpers import bind, compute, random_images, random_model, run, settle
 from torch import nn
 
-from artifactgen.artifacts import closed_forms
+from artifactgen.artifacts import cam_routes, closed_forms
 from artifactgen.artifacts.gradcam import GradCAM, resolve_classes
 from artifactgen.errors import ConfigError
 from artifactgen.rendering.overlay import scale_cam
@@ -115,6 +115,37 @@ def test_many_classes_are_done_in_chunks_to_the_same_maps(name, monkeypatch):
     whole = compute(model, bound, x_BCHW)["gradcam"]
     monkeypatch.setattr(closed_forms, "_CHUNK_BYTES", 1)
     np.testing.assert_allclose(compute(model, bound, x_BCHW)["gradcam"], whole, atol=1e-6)
+
+
+def test_unfused_attention_shows_no_queries_so_autograd_is_used():
+    model = random_model("test_vit", global_pool="token")
+    for block in model.blocks:
+        block.attn.fused_attn = False  # as TIMM_FUSED_ATTN=0 does
+    assert settle(GradCAM(), model, random_images(size=(160, 160))).options.route == "tail"
+
+
+def test_a_small_map_is_held_against_autograd_by_its_own_size():
+    expected = torch.randn(2, 2, 4, 4)
+    expected[1, 1] *= 1e-5
+    assert cam_routes._meets(expected * (1 + 1e-5), expected, "form")
+    mirrored = expected.clone()
+    mirrored[1, 1] = expected[1, 1].flip(0)
+    assert not cam_routes._meets(mirrored, expected, "form")
+    negative = -expected.abs()
+    assert not cam_routes._meets(negative.flip(2), negative, "form"), "before the ReLU"
+    assert not cam_routes._meets(expected * 0, expected * 0, "form"), "nothing is shown by that"
+
+
+def test_a_trial_is_a_few_classes_and_no_perturbation():
+    model = random_model("resnet18")
+    bound = bind(GradCAM(method="scorecam"), model, (64, 64))
+    trial = bound.trial()
+    assert trial.share == pytest.approx(5 / 7)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    maps = compute(model, trial.artifact, random_images(size=(64, 64)))["gradcam"]
+    assert maps.shape[:2] == (3, 5)
+    assert not calls, "the model itself is not called beside the pass"
 
 
 def test_a_closed_form_that_does_not_meet_autograd_is_not_taken(caplog):

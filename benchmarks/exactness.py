@@ -2,26 +2,28 @@
 
     python -m benchmarks.exactness
 
-Random weights and images, float32, one table row for each model. GradCAM is compared after
-pytorch-grad-cam's own scaling to [0, 1], attention as probabilities.
+Random weights and images, float32, one table row for each model. GradCAM, by the route that a run
+would take, is compared after pytorch-grad-cam's own scaling to [0, 1], attention as probabilities.
+The attention of windows has its reference in `benchmarks.conformance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from artifactgen.artifacts.attention import AttentionMaps
 from artifactgen.artifacts.embedding import Embedding
-from artifactgen.artifacts.forward import Taps, forward
 from artifactgen.artifacts.gradcam import GradCAM
-from artifactgen.artifacts.kind import Artifact, Subject
-from artifactgen.job import bind_artifacts
+from artifactgen.artifacts.kind import Artifact, BoundArtifact, Subject
 from artifactgen.rendering.overlay import scale_cam
 from benchmarks import reference
+from benchmarks.models import Case
 
 CLASSES = tuple(str(index) for index in range(5))
 BATCHES = 3
@@ -46,41 +48,52 @@ MODELS: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
 }
 
 
-def deviations(model: nn.Module, size: tuple[int, int]) -> dict[str, float | None]:
-    """Largest absolute deviation of each kind; None where the model cannot give it."""
+KINDS: dict[str, Artifact] = {
+    "embedding": Embedding(),
+    "gradcam": GradCAM(),
+    "attention": AttentionMaps(),
+}
+
+
+def row(model: nn.Module, size: tuple[int, int]) -> Iterator[str]:
+    """The largest absolute deviation of each kind, as cells."""
     subject = Subject(model, size, CLASSES, has_head=True)
-    kinds: dict[str, Artifact] = {
-        "embedding": Embedding(),
-        "gradcam": GradCAM(),
-        "attention": AttentionMaps(),
-    }
-    bound, _ = bind_artifacts(kinds, subject)
-    layer = str(bound["gradcam"].describe()["layer"])
-    worst: dict[str, float | None] = {kind: 0.0 if kind in bound else None for kind in kinds}
+    bound = Case(subject, reference.random_images(2, size=size, seed=0)).settled(KINDS)
+    worst: dict[str, float] = {}
     for seed in range(BATCHES):
-        x_BCHW = reference.random_images(2, size=size, seed=seed)
-        taps = Taps.union(artifact.taps for artifact in bound.values())
-        run = forward(model, x_BCHW, taps=taps, classify=True)
-        arrays = {
-            k: v.numpy() for artifact in bound.values() for k, v in artifact.compute(run).items()
-        }
-        for kind, ours, expected in _pairs(model, x_BCHW, layer, arrays):
-            worst[kind] = max(worst[kind] or 0.0, float(np.abs(ours - expected).max()))
-    return worst
+        case = Case(subject, reference.random_images(2, size=size, seed=seed))
+        for kind, ours, expected in _pairs(case, bound):
+            worst[kind] = max(worst.get(kind, 0.0), float(np.abs(ours - expected).max()))
+    yield f"{worst['embedding']:.1e}"
+    yield f"{worst['gradcam']:.1e}, `{bound['gradcam'].describe()['route']}`"
+    if "attention" in worst:
+        yield f"{worst['attention']:.1e}, {bound['attention'].describe()['query']}"
+    else:
+        yield "see models.md" if "attention" in bound else "none"
 
 
 def _pairs(
-    model: nn.Module, x_BCHW: Tensor, layer: str, arrays: dict[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    """Kind, our values, and the reference's."""
-    height, width = x_BCHW.shape[-2:]
+    case: Case, bound: Mapping[str, BoundArtifact]
+) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+    """Kind, our values, and the reference's, of kinds that have one here."""
+    arrays = {name: tensor.numpy() for name, tensor in case.ours(bound)().items()}
+    model, x_BCHW = case.model, case.x_BCHW
     yield "embedding", arrays["embeddings"], reference.timm_embedding(model, x_BCHW)
+    layer = str(bound["gradcam"].describe()["layer"])
     cams = reference.pytorch_grad_cam(model, layer, x_BCHW, range(len(CLASSES)))
-    yield "gradcam", scale_cam(arrays["gradcam"], (height, width)), cams
-    if "attention" in arrays:
-        prefix = int(model.num_prefix_tokens)  # type: ignore[arg-type]
-        rows = reference.attention_matrices(model, x_BCHW)[-1][:, :, 0, prefix:].numpy()
-        yield "attention", arrays["attention"].reshape(rows.shape), rows
+    yield "gradcam", scale_cam(arrays["gradcam"], case.subject.image_size), cams
+    if "attention" in bound and isinstance(model, VisionTransformer):
+        rows_BAN = _rows(model, x_BCHW, query=str(bound["attention"].describe()["query"]))
+        yield "attention", arrays["attention"].reshape(rows_BAN.shape), rows_BAN
+
+
+def _rows(model: VisionTransformer, x_BCHW: Tensor, *, query: str) -> NDArray[np.float32]:
+    """What the last block gives the patches: the class token's row, or the mean of theirs."""
+    patches = slice(model.num_prefix_tokens, None)
+    matrix_BANN = reference.attention_matrices(model, x_BCHW)[-1]
+    queries = {"class token": slice(0, 1), "mean over patches": patches}[query]
+    rows_BAN: NDArray[np.float32] = matrix_BANN[:, :, queries, patches].mean(2).numpy()
+    return rows_BAN
 
 
 def main() -> None:
@@ -89,11 +102,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: |")
     for title, (name, size, options) in MODELS.items():
         model = reference.random_model(name, classes=len(CLASSES), **options)
-        cells = [
-            "none" if value is None else f"{value:.1e}"
-            for value in deviations(model, size).values()
-        ]
-        print(f"| {title} | {' | '.join(cells)} |")
+        print(f"| {title} | {' | '.join(row(model, size))} |", flush=True)
 
 
 if __name__ == "__main__":

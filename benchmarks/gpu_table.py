@@ -9,21 +9,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from artifactgen.artifacts.embedding import Embedding
-from artifactgen.artifacts.forward import Taps
 from artifactgen.artifacts.kind import Artifact
 from artifactgen.compiling import compile_parts
+from artifactgen.device import make_reproducible
+from artifactgen.engine import Engine, InFlight, Normalization, is_convolutional
 from benchmarks.gpu_worker import Rate, busy_share, end_to_end, make_job, write_images
-from benchmarks.models import Case, make_case
+from benchmarks.models import IMAGE_SIZE, make_case
 from benchmarks.one_pass import KINDS
 from benchmarks.timing import Work, interleave, machine
 
 EMBEDDINGS: Mapping[str, Artifact] = {"embeddings": Embedding()}
 _PICTURES_SHARE = 8
+_SETTLING_BATCH = 4
 HEAD = (
-    "| model | bare loop, img/s | embeddings | everything, on the device | GPU busy, bare "
+    "| model | bare loop, img/s | embeddings, host to host | everything, host to host "
+    "| GPU busy, bare "
     "| HDF5 → embeddings | GPU busy | HDF5 → everything, with pictures | GPU busy | peak memory |\n"
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
@@ -60,13 +64,12 @@ def row(title: str, options: argparse.Namespace) -> str:
 
 
 def loops(title: str, options: argparse.Namespace) -> list[Rate]:
-    """Bare, embeddings and everything: a batch on the device, again and again."""
-    # What a worker sets for equal bytes would slow the reference down.
-    torch.use_deterministic_algorithms(False)
+    """Bare on the device; embeddings and everything from the host's memory and back to it."""
+    make_reproducible()
     ways = {
-        "bare": repeated(bare_loop(title, options), options),
-        "embeddings": repeated(our_loop(title, EMBEDDINGS, options), options),
-        "everything": repeated(our_loop(title, KINDS, options), options),
+        "bare": bare_loop(title, options),
+        "embeddings": our_loop(title, EMBEDDINGS, options),
+        "everything": our_loop(title, KINDS, options),
     }
     timings = interleave(ways, rounds=options.rounds)
     with busy_share(options.device) as busy:
@@ -88,14 +91,9 @@ def repeated(work: Work, options: argparse.Namespace) -> Work:
     return run
 
 
-def device_case(title: str, options: argparse.Namespace) -> Case:
-    """The model and its batch on the device."""
-    return make_case(title, batch=options.batch).to(torch.device(options.device))
-
-
 def bare_loop(title: str, options: argparse.Namespace) -> Work:
-    """The reference."""
-    case = device_case(title, options)
+    """The reference: free of what a worker sets for equal bytes, which would slow it down."""
+    case = make_case(title, batch=options.batch).to(torch.device(options.device))
     model: Callable[..., Any] = case.model
     if options.compiled:
         model = torch.compile(case.model, dynamic=False)
@@ -105,16 +103,54 @@ def bare_loop(title: str, options: argparse.Namespace) -> Work:
         with torch.inference_mode(), bf16:
             model(case.x_BCHW)
 
-    return work
+    batches = repeated(work, options)
+
+    def run() -> None:
+        torch.use_deterministic_algorithms(False)
+        try:
+            batches()
+        finally:
+            make_reproducible()
+
+    return run
 
 
 def our_loop(title: str, kinds: Mapping[str, Artifact], options: argparse.Namespace) -> Work:
-    """One pass and all that is made of it, the parts that are not looked into compiled."""
-    case = device_case(title, options)
+    """A round as a worker does it: uint8 images up, arrays down, the next batch begun before."""
+    engine = make_engine(title, kinds, options)
+    shape = (options.batch, 3, *IMAGE_SIZE)
+    images_BCHW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    def run() -> None:
+        before: InFlight | None = None
+        for _ in range(options.batches):
+            started = engine.start(images_BCHW)
+            if before is not None:
+                before.arrays()
+            before = started
+        if before is not None:
+            before.arrays()
+
+    return run
+
+
+def make_engine(title: str, kinds: Mapping[str, Artifact], options: argparse.Namespace) -> Engine:
+    """The engine of a worker, settled on the CPU as the preflight does it."""
+    case = make_case(title, batch=_SETTLING_BATCH)
     bound = case.settled(kinds)
+    device, on_gpu = torch.device(options.device), options.device == "cuda"
+    engine = Engine(
+        case.to(device).subject,
+        bound,
+        device,
+        "bf16-mixed" if on_gpu else "32-true",
+        Normalization((0.5,) * 3, (0.25,) * 3),
+        fixed_batch=options.batch if options.compiled else None,
+        channels_last=is_convolutional(case.model),
+    )
     if options.compiled:
-        compile_parts(case.model, Taps.union(artifact.taps for artifact in bound.values()))
-    return case.ours(bound, bf16=options.device == "cuda")
+        compile_parts(case.model, engine.taps)
+    return engine
 
 
 def reset_peak() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+from typing import Any
+
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from benchmarks import gpu
+from artifactgen.engine import Engine, InFlight
+from benchmarks import gpu, gpu_table
 from benchmarks.timing import interleave
 
 
@@ -15,6 +20,33 @@ def test_the_table_for_a_gpu_is_rehearsed_on_the_cpu(capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "| test_vit |" in printed
     assert "say nothing of a GPU" in printed
+
+
+def test_ours_is_measured_as_a_worker_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deterministic, from the host's memory and back; only the bare loop is free of that."""
+    seen: list[str] = []
+    start, arrays = Engine.start, InFlight.arrays
+
+    def started(engine: Engine, images_BCHW: NDArray[Any]) -> InFlight:
+        seen.append("start" if torch.are_deterministic_algorithms_enabled() else "loose")
+        return start(engine, images_BCHW)
+
+    def fetched(flight: InFlight) -> dict[str, NDArray[Any]]:
+        seen.append("arrays")
+        return arrays(flight)
+
+    monkeypatch.setattr(Engine, "start", started)
+    monkeypatch.setattr(InFlight, "arrays", fetched)
+    monkeypatch.setattr(
+        gpu_table, "make_reproducible", lambda: torch.use_deterministic_algorithms(True)
+    )
+    sizes = {"batch": 2, "batches": 3, "rounds": 1}
+    try:
+        gpu_table.loops("test_vit", argparse.Namespace(device="cpu", compiled=False, **sizes))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    a_round = ["start", "start", "arrays", "start", "arrays", "arrays"]
+    assert seen == a_round * 4, "warmed up once and timed once, for two sets of kinds"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -17,7 +17,7 @@ import numpy as np
 
 from artifactgen.artifacts.kind import Artifact, BoundArtifact, Subject
 from artifactgen.engine import Engine, finite_rows
-from artifactgen.errors import DataError
+from artifactgen.errors import ConfigError, DataError
 from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
 from artifactgen.types import Failure, Sample
 from artifactgen.worker import make_view
@@ -54,6 +54,9 @@ def preflight(job: Job) -> Preflight:
     """
     subject = load_subject(job)
     bound, unsupported = bind_artifacts(job.artifacts, subject)
+    if not bound:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unsupported.items())
+        raise ConfigError(f"The model can give nothing of what is asked for: {reasons}.")
     on_cpu = replace(job, accelerator="cpu", precision="32-true", compiled=False)
     samples = _first_readable(job)
     settled = _settle(make_engine(on_cpu, subject, bound), samples)

@@ -121,6 +121,8 @@ def _is_override(argument: str) -> bool:
 
 
 def _quoted(argument: str) -> str:
+    if re.match(r"model\.options[.=]", argument):
+        return f"++{argument}"  # keys that timm knows and our configuration does not
     if argument.lower() in ("debug=true", "debug=false"):
         return 'debug="{}"'.format(argument.lower().partition("=")[2])
     path = _PATH_WITH_EQUALS.fullmatch(argument)

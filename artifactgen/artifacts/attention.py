@@ -66,9 +66,12 @@ class AttentionMaps:
         self, subject: Subject, blocks: Sequence[int], sites: Sequence[AttentionSite]
     ) -> AttentionFigure:
         heads, names = sites[0].heads, tuple(f"Block {index}" for index in blocks)
+        only_map = ""
         if self.method == "rollout":
-            heads, names = 1, (f"Blocks 0–{max(blocks)}",)
-        layout = FigureLayout(heads, names, subject.image_size, subject.frame_names)
+            heads, names, only_map = 1, (f"Blocks 0–{max(blocks)}",), "Rollout"
+        layout = FigureLayout(
+            heads, names, subject.image_size, subject.frame_names, only_map=only_map
+        )
         return AttentionFigure(layout, colormap=self.colormap)
 
 
@@ -138,7 +141,7 @@ class BoundAttention:
         return "mean over patches" if pools_patches(self.subject.model) else "class token"
 
     def _reader(self, site: AttentionSite) -> Reader:
-        if self.options.method == "rollout":
+        if self._is_rollout:
             return HeadMean(site.heads)
         if site.windows:
             return WindowMean(site.heads, site.windows)
@@ -146,9 +149,13 @@ class BoundAttention:
             return MeanRow(site.heads, site.grid.prefix_tokens)
         return FirstRow(site.heads)
 
+    @property
+    def _is_rollout(self) -> bool:
+        return self.options.method == "rollout"
+
     def compute(self, run: Pass) -> Tensors:
         kept = [run.attention[tap] for tap in self.taps.attention]
-        if self.options.method == "rollout":
+        if self._is_rollout:
             skipped = self.sites[-1].grid.prefix_tokens
             query = slice(0, 1) if self.query == "class token" else slice(skipped, None)
             rows_BLAN = rollout(kept, query)[:, None, None]
@@ -189,7 +196,7 @@ class BoundAttention:
 
     def _what(self) -> str:
         """What the figure shows, in words."""
-        if self.options.method == "rollout":
+        if self._is_rollout:
             return "attention rollout"
         if self.query != "mean over patches":
             return {"class token": "class-token attention"}.get(self.query, "attention pooling")
@@ -199,7 +206,7 @@ class BoundAttention:
     def excerpts(
         self, files: Sequence[str], *, label: int | None, prediction: int | None
     ) -> tuple[Excerpt, ...]:
-        title = "Rollout" if self.options.method == "rollout" else "Mean attention"
+        title = "Rollout" if self._is_rollout else "Mean attention"
         last_block = self.figure.geometry.bands[-1]
         return (Excerpt(title, next(iter(files), None), last_block.means[0]),)
 
@@ -212,6 +219,6 @@ class BoundAttention:
     def describe(self) -> dict[str, Any]:
         return {
             "method": self.options.method,
-            "layers": list(self.blocks),
+            "layers": list(range(len(self.sites))) if self._is_rollout else list(self.blocks),
             "query": self.query,
         }

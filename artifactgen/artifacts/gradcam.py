@@ -224,7 +224,8 @@ class BoundGradCAM:
     def excerpts(
         self, files: Sequence[str], *, label: int | None, prediction: int | None
     ) -> tuple[Excerpt, ...]:
-        chosen = {"GradCAM, true": label, "GradCAM, predicted": prediction}
+        name = {"gradcam": "GradCAM"}.get(self.options.method, self.options.method)
+        chosen = {f"{name}, true": label, f"{name}, predicted": prediction}
         return tuple(
             Excerpt(title, next((f for f in files if f.endswith(f"/class_{index}.png")), None))
             for title, index in chosen.items()

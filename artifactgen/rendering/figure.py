@@ -141,7 +141,7 @@ class AttentionFigure:
         name = block_title(self.layout.blocks[index], self.layout)
         name_width = round(load_font(sizes.heading, bold=True).getlength(name))
         position = heading.left + name_width + 2 * sizes.gap, baseline(heading, sizes.heading)
-        text = f"Mean over heads: 0 to {top:.2g}"
+        text = f"{self.layout.mean_name}: 0 to {top:.2g}"
         write_text(canvas, text, position, font=load_font(sizes.tick), color=MUTED)
 
     def _write_ticks(

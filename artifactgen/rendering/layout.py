@@ -140,6 +140,7 @@ class FigureLayout:
         blocks: names of the L blocks, one band each.
         image_size: (H, W) of the pictures.
         frame_names: names of the pictures of a record; empty for a single one.
+        only_map: name of the only map where it is not a head's, such as a rollout; then A is 1.
         width_px: width of the figure; fonts and distances grow with it.
     """
 
@@ -147,6 +148,7 @@ class FigureLayout:
     blocks: tuple[str, ...]
     image_size: tuple[int, int]
     frame_names: tuple[str, ...] = ()
+    only_map: str = ""
     width_px: int = MIN_WIDTH_PX
 
     def __post_init__(self) -> None:
@@ -156,6 +158,11 @@ class FigureLayout:
                 f"A figure {self.width_px} px wide cannot be read in print; "
                 f"take {MIN_WIDTH_PX} px or more."
             )
+
+    @property
+    def mean_name(self) -> str:
+        """What is laid over the pictures."""
+        return self.only_map or "Mean over heads"
 
     @property
     def aspect(self) -> float:

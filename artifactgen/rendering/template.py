@@ -75,7 +75,7 @@ def block_title(name: str, layout: FigureLayout) -> str:
 
 def _captions(layout: FigureLayout, band: Band) -> list[str]:
     inputs = layout.frame_names or ("Input",)
-    heads = [f"Head {number}" for number in range(1, layout.heads + 1)]
+    heads = [layout.only_map or f"Head {number}" for number in range(1, layout.heads + 1)]
     return [*inputs, *_mean_captions(layout, band), *heads]
 
 
@@ -83,10 +83,10 @@ def _mean_captions(layout: FigureLayout, band: Band) -> list[str]:
     """Spelled out where the panels are wide enough for all."""
     font = load_font(Sizes.for_width(layout.width_px).caption)
     frames = [f", {printable(name)}" for name in layout.frame_names] or [""]
-    spelled_out = [f"Mean over heads{frame}" for frame in frames]
+    spelled_out = [f"{layout.mean_name}{frame}" for frame in frames]
     if max(map(font.getlength, spelled_out)) <= band.means[0].width:
         return spelled_out
-    return [f"Mean{frame}" for frame in frames]
+    return [f"{layout.only_map or 'Mean'}{frame}" for frame in frames]
 
 
 def _place(

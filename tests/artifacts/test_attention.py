@@ -80,6 +80,14 @@ def test_the_mean_over_patch_rows(method, options):
     np.testing.assert_allclose(attention, expected.numpy(), atol=TOLERANCE, rtol=0)
 
 
+def test_a_rollout_says_through_which_blocks_and_has_no_heads():
+    bound = bind(
+        AttentionMaps(method="rollout", layers=(0, 3)), random_model("test_vit"), (160, 160)
+    )
+    assert bound.describe()["layers"] == [0, 1, 2, 3]
+    assert bound.figure.layout.only_map == bound.figure.layout.mean_name == "Rollout"
+
+
 @pytest.mark.parametrize("last", [-1, 2])
 def test_rollout_is_the_product_of_abnar_and_zuidema(last):
     model = random_model("test_vit", img_size=SIZE)

@@ -366,3 +366,16 @@ def test_the_command_works_on_cine_mri(workspace: Workspace, shared: Path) -> No
     content = load(output / "embeddings" / "train_embeddings.pt")
     assert content["classes"] == ["DCM", "HCM", "MINF", "NOR", "RV"]
     assert len(content["record_ids"]) == 2
+
+
+@pytest.mark.parametrize(
+    "options", ["model.options={depth: 6, num_heads: 2}", "model.options.depth=6"]
+)
+def test_arguments_of_timm_are_given_on_the_command_line(
+    workspace: Workspace, options: str
+) -> None:
+    outcome = workspace.run(EXPERIMENT, CKPT, options, "dry_run=true")
+    assert outcome.exit_code == 0, outcome.text
+    refused = workspace.run(EXPERIMENT, CKPT, "model.options.dept=6", "dry_run=true")
+    assert refused.exit_code == 2
+    assert "model.options.dept=6: test_vit takes no argument dept" in refused.text, refused.text

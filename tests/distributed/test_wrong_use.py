@@ -218,3 +218,16 @@ def test_help_and_version_need_no_experiment(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     assert "record_id: null" in text
     assert "Only these records" in text
+
+
+def test_a_model_that_can_give_nothing_of_what_is_asked_for(workspace: Workspace) -> None:
+    write_checkpoint(workspace.root / "cnn.ckpt", backbone="resnet10t")
+    outcome = workspace.run(
+        EXPERIMENT,
+        "ckpt_path=cnn.ckpt",
+        "model.backbone=resnet10t",
+        "generate_embeddings=false",
+        "generate_gradcam=false",
+    )
+    assert_refused(outcome, "nothing of what is asked for: attention: ResNet computes no attention")
+    assert not workspace.output.exists()

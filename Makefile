@@ -34,13 +34,13 @@ type: $(SETUP)  ## Check types
 	$(BIN)/mypy
 
 bench: $(SETUP)  ## Measure exactness and speed against the reference libraries (half an hour)
-	$(BIN)/python -m benchmarks.exactness
-	$(BIN)/python -m benchmarks.precision
-	$(BIN)/python -m benchmarks.cam
-	$(BIN)/python -m benchmarks.attention
-	$(BIN)/python -m benchmarks.one_pass
-	$(BIN)/python -m benchmarks.drawing
-	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.exactness.values
+	$(BIN)/python -m benchmarks.exactness.precision
+	$(BIN)/python -m benchmarks.speed.cam
+	$(BIN)/python -m benchmarks.speed.attention
+	$(BIN)/python -m benchmarks.speed.one_pass
+	$(BIN)/python -m benchmarks.speed.drawing
+	$(BIN)/python -m benchmarks.speed.pipeline
 
 clean:  ## Remove the demo's data, checkpoint and artifacts
 	rm -rf demo

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from artifactgen.artifacts.forward import Pass, Taps, forward
-from artifactgen.artifacts.kind import BoundArtifact, Subject
+from artifactgen.artifacts.base import BoundArtifact, Subject
 from artifactgen.device import AUTOCAST, Download, Precision, Transfers
+from artifactgen.introspect.forward import Pass, Taps, forward
 from artifactgen.models.constants import constant
 
 log = logging.getLogger(__name__)

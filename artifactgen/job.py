@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from artifactgen import __version__
-from artifactgen.artifacts.kind import Artifact, BoundArtifact, Subject
-from artifactgen.compiling import compile_parts
-from artifactgen.data.source import Catalog, Source
+from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject
+from artifactgen.data.base import Catalog, Source
 from artifactgen.device import Accelerator, Precision, resolve_device, resolve_precision
 from artifactgen.engine import Engine, Normalization, is_convolutional
 from artifactgen.errors import CheckpointError, UnsupportedError
+from artifactgen.introspect.compiling import compile_parts
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
-from artifactgen.models.spec import ModelSpec
+from artifactgen.models.timm import ModelSpec
 from artifactgen.store.layout import Layout
 
 

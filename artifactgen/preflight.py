@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from artifactgen.artifacts.kind import Artifact, BoundArtifact, Subject
+from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject
 from artifactgen.engine import Engine, finite_rows
 from artifactgen.errors import ConfigError, DataError
 from artifactgen.job import Job, bind_artifacts, load_subject, make_engine

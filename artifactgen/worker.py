@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artifactgen.artifacts.kind import View
+from artifactgen.artifacts.base import View
 from artifactgen.clock import Clock
 from artifactgen.device import make_reproducible
 from artifactgen.engine import InFlight, finite_rows
 from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
 from artifactgen.rendering.image import display_images
-from artifactgen.shardrows import Drawn, ShardRows, kept_arrays
+from artifactgen.shard import Drawn, ShardRows, kept_arrays
 from artifactgen.store.atomic import sync_filesystem, write_bytes
 from artifactgen.store.ledger import commit
 from artifactgen.types import UNKNOWN_LABEL, Failure, Receipt, Sample, Shard, Task

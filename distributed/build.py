@@ -9,15 +9,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from artifactgen.artifacts.kind import Artifact
-from artifactgen.data.source import Catalog, Source
+from artifactgen.artifacts.base import Artifact
+from artifactgen.data.base import Catalog, Source
 from artifactgen.device import resolve_device, resolve_precision
 from artifactgen.engine import Normalization
 from artifactgen.errors import ConfigError, DataError, did_you_mean
 from artifactgen.job import Job
 from artifactgen.models.checkpoint import Checkpoint, read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
-from artifactgen.models.spec import ModelSpec, input_size, normalization
+from artifactgen.models.timm import ModelSpec, input_size, normalization
 from artifactgen.store.fingerprint import fingerprint
 from distributed.settings import ArtifactSettings, Settings, explain, unknown_option
 

@@ -8,13 +8,13 @@ import torch
 
 from artifactgen.device import resolve_device
 from artifactgen.job import Job
+from artifactgen.plan import Scope
 from artifactgen.preflight import SUPPORTED, Preflight
 from artifactgen.store.layout import Layout
-from artifactgen.store.plan import Scope
 from artifactgen.types import Receipt, Shard, Task
 from distributed.build import Built
 from distributed.progress import duration
-from distributed.runners import Crew
+from distributed.runners.base import Crew
 
 
 def inputs(built: Built) -> Iterator[str]:

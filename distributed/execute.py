@@ -12,13 +12,15 @@ from pathlib import Path
 
 from artifactgen.errors import OutputError
 from artifactgen.job import bind_artifacts, subject_of
-from artifactgen.overview import write_overview
+from artifactgen.pages.overview import write_overview
+from artifactgen.plan import Scope
 from artifactgen.preflight import Preflight, preflight
+from artifactgen.reducer import merge
 from artifactgen.store.atomic import write_json
+from artifactgen.store.calibrated import recall, remember
 from artifactgen.store.layout import OWNED_FILES, Layout
 from artifactgen.store.ledger import committed
 from artifactgen.store.lock import lock
-from artifactgen.store.merge import merge
 from artifactgen.store.output import (
     check_output,
     difference_to,
@@ -26,14 +28,12 @@ from artifactgen.store.output import (
     refuse_other_settings,
     remove_owned,
 )
-from artifactgen.store.plan import Scope
 from artifactgen.types import Receipt, Shard
 from distributed import describe
 from distributed.finish import finish, recipe
 from distributed.progress import watch
 from distributed.run import Run
-from distributed.runners import choose_crew, run_tasks
-from distributed.settled import recall, remember
+from distributed.runners.base import choose_crew, run_tasks
 
 log = logging.getLogger(__name__)
 

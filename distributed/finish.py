@@ -10,13 +10,13 @@ from typing import Any
 from artifactgen import __version__
 from artifactgen.errors import RunError
 from artifactgen.preflight import Preflight
+from artifactgen.reducer import Recipe, recorded_failures
 from artifactgen.store.atomic import write_json
-from artifactgen.store.merge import Recipe, recorded_failures
 from artifactgen.store.output import foreign_files
 from artifactgen.store.report import RunFacts, write_reports
 from distributed import describe
 from distributed.run import Run
-from distributed.runners import Crew
+from distributed.runners.base import Crew
 
 log = logging.getLogger(__name__)
 

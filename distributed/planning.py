@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from artifactgen.data.source import SplitIndex
+from artifactgen.data.base import SplitIndex
 from artifactgen.errors import DataError, did_you_mean
+from artifactgen.plan import Scope, batches_around, cut
 from artifactgen.store.layout import safe_name
-from artifactgen.store.plan import Scope, batches_around, cut
 
 _IDS_AT_ONCE = 65_536
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from artifactgen.plan import Scope
+from artifactgen.reducer import merged
 from artifactgen.store.layout import Layout
-from artifactgen.store.merge import merged
-from artifactgen.store.plan import Scope
 from distributed.build import Built
 from distributed.planning import plan_records, plan_splits
 from distributed.settings import Settings

@@ -8,13 +8,13 @@ import timm
 import torch
 
 from artifactgen.artifacts.attention import AttentionMaps
+from artifactgen.artifacts.base import Subject
+from artifactgen.artifacts.cam.gradcam import GradCAM
 from artifactgen.artifacts.embedding import Embedding
-from artifactgen.artifacts.gradcam import GradCAM
-from artifactgen.artifacts.kind import Subject
-from artifactgen.compiling import compile_parts
 from artifactgen.device import resolve_device, resolve_precision
 from artifactgen.engine import Engine, Normalization, finite_rows, is_convolutional
 from artifactgen.errors import ConfigError
+from artifactgen.introspect.compiling import compile_parts
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 RNG = np.random.default_rng(0)

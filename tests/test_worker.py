@@ -16,14 +16,14 @@ import timm
 import torch
 
 from artifactgen.artifacts.attention import AttentionMaps
+from artifactgen.artifacts.cam.gradcam import GradCAM
 from artifactgen.artifacts.embedding import Embedding
-from artifactgen.artifacts.gradcam import GradCAM
 from artifactgen.data.hdf5 import Hdf5
 from artifactgen.engine import Normalization
 from artifactgen.errors import CheckpointError, DataError
 from artifactgen.job import Job
 from artifactgen.models.checkpoint import read_checkpoint
-from artifactgen.models.spec import ModelSpec
+from artifactgen.models.timm import ModelSpec
 from artifactgen.preflight import preflight
 from artifactgen.store.layout import attention_file, gradcam_file
 from artifactgen.store.ledger import committed, is_intact

@@ -16,15 +16,15 @@ from typing import Any, Literal
 import torch
 
 from artifactgen.artifacts.attention_rows import FirstRow, HeadMean, MeanRow, WindowMean, rollout
-from artifactgen.artifacts.forward import Pass, Reader, Taps
-from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
+from artifactgen.artifacts.base import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
 from artifactgen.errors import ConfigError
-from artifactgen.models.layers import pools_patches
-from artifactgen.models.probe import probe
-from artifactgen.models.sites import AttentionSite, attention_sites
+from artifactgen.introspect.forward import Pass, Reader, Taps
+from artifactgen.introspect.grid import pools_patches
+from artifactgen.introspect.probe import probe
+from artifactgen.introspect.sites import AttentionSite, attention_sites
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
-from artifactgen.rendering.figure import AttentionFigure
-from artifactgen.rendering.layout import FigureLayout
+from artifactgen.rendering.figure.attention import AttentionFigure
+from artifactgen.rendering.figure.geometry import FigureLayout
 from artifactgen.rendering.png import encode_png
 from artifactgen.store.layout import attention_file
 

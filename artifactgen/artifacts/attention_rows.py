@@ -14,8 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from artifactgen.models.attention import AttentionCall
-from artifactgen.models.windows import Windows
+from artifactgen.introspect.attention import AttentionCall
+from artifactgen.introspect.windows import Windows
 
 _CHUNK_BYTES = 64 * 1024**2
 

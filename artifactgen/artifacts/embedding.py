@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from artifactgen.artifacts.forward import Pass, Taps
-from artifactgen.artifacts.kind import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
+from artifactgen.artifacts.base import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
 from artifactgen.errors import ConfigError
-from artifactgen.models.layers import grid_of, has_class_token
+from artifactgen.introspect.forward import Pass, Taps
+from artifactgen.introspect.grid import grid_of, has_class_token
 
 Pooling = Literal["auto", "cls", "mean", "cls+mean", "max", "none"]
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifactgen.data.base import Catalog, decode_each
 from artifactgen.data.image import centre_crop_or_pad, resize, scale_to_unit
 from artifactgen.data.nifti import read_frames
-from artifactgen.data.source import Catalog, decode_each
 from artifactgen.errors import ConfigError, DataError
 from artifactgen.types import UNKNOWN_LABEL, Failure, Sample
 

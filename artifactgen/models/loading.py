@@ -14,9 +14,9 @@ from torch.overrides import TorchFunctionMode
 from artifactgen.errors import CheckpointError
 from artifactgen.models.audit import LoadAudit, audit_load
 from artifactgen.models.checkpoint import Checkpoint
+from artifactgen.models.hints import remedy
 from artifactgen.models.naming import NamedWeights, rename
-from artifactgen.models.remedies import remedy
-from artifactgen.models.spec import ModelSpec, build_model, pretrained_cfg, resolve_backbone
+from artifactgen.models.timm import ModelSpec, build_model, pretrained_cfg, resolve_backbone
 
 _FILLS = frozenset(
     f"{name}_"

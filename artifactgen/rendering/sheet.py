@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from artifactgen.rendering.figure.geometry import MAX_ASPECT, MIN_WIDTH_PX, Rect, Sizes, line_height
+from artifactgen.rendering.figure.geometry import baseline as baseline_of
+from artifactgen.rendering.figure.template import INK, MUTED
 from artifactgen.rendering.image import resize_picture
-from artifactgen.rendering.layout import MAX_ASPECT, MIN_WIDTH_PX, Rect, Sizes, line_height
-from artifactgen.rendering.layout import baseline as baseline_of
-from artifactgen.rendering.template import INK, MUTED
 from artifactgen.rendering.text import Color, fit_text, load_font, write_text
 
 PAPER, EMPTY = 255, 238

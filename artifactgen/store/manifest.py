@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifactgen.store.atomic import replacing
-from artifactgen.store.reducer import Row
+from artifactgen.store.rows import Row
 from artifactgen.store.text import storable
 
 _ROWS_PER_GROUP = 65_536

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import bind, random_images, random_model, run
+from helpers.binding import bind, random_images, random_model, run
 from timm.models.swin_transformer import window_partition
 from torch import Tensor, nn
 
 from artifactgen.artifacts import attention_rows
 from artifactgen.artifacts.attention import AttentionMaps
 from artifactgen.errors import ConfigError, UnsupportedError
-from benchmarks.reference import attention_matrices
+from benchmarks.exactness.reference import attention_matrices
 
 TOLERANCE = 1e-5
 SIZE = (96, 160)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
-from helpers import CLASSES, bind, compute, random_images, random_model, run, settle
+from helpers.binding import CLASSES, bind, compute, random_images, random_model, run, settle
 from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from artifactgen.artifacts.cam_methods import _NAMES
-from artifactgen.artifacts.gradcam import GradCAM
+from artifactgen.artifacts.cam.gradcam import GradCAM
+from artifactgen.artifacts.cam.methods import _NAMES
 from artifactgen.errors import ConfigError
 from artifactgen.rendering.overlay import scale_cam
-from benchmarks.reference import reshape_transform
+from benchmarks.exactness.reference import reshape_transform
 
 TOLERANCE = 1e-4
 SLOW = ("scorecam", "ablationcam")

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import bind, random_images, random_model, run
+from helpers.binding import bind, random_images, random_model, run
 
 from artifactgen.artifacts.embedding import Embedding
 from artifactgen.errors import ConfigError
-from benchmarks.reference import timm_embedding
+from benchmarks.exactness.reference import timm_embedding
 
 TOLERANCE = 1e-5
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import bind, compute, random_images, random_model, run, settle
+from helpers.binding import bind, compute, random_images, random_model, run, settle
 from torch import nn
 
-from artifactgen.artifacts import cam_routes, closed_forms
-from artifactgen.artifacts.gradcam import GradCAM, resolve_classes
+from artifactgen.artifacts.cam import closed_forms, routes
+from artifactgen.artifacts.cam.gradcam import GradCAM, resolve_classes
 from artifactgen.errors import ConfigError
 from artifactgen.rendering.overlay import scale_cam
-from benchmarks.reference import pytorch_grad_cam
+from benchmarks.exactness.reference import pytorch_grad_cam
 
 TOLERANCE = 1e-4
 IMAGES = random_images(batch=8, size=(160, 160))
@@ -127,13 +127,13 @@ def test_unfused_attention_shows_no_queries_so_autograd_is_used():
 def test_a_small_map_is_held_against_autograd_by_its_own_size():
     expected = torch.randn(2, 2, 4, 4)
     expected[1, 1] *= 1e-5
-    assert cam_routes._meets(expected * (1 + 1e-5), expected, "form")
+    assert routes._meets(expected * (1 + 1e-5), expected, "form")
     mirrored = expected.clone()
     mirrored[1, 1] = expected[1, 1].flip(0)
-    assert not cam_routes._meets(mirrored, expected, "form")
+    assert not routes._meets(mirrored, expected, "form")
     negative = -expected.abs()
-    assert not cam_routes._meets(negative.flip(2), negative, "form"), "before the ReLU"
-    assert not cam_routes._meets(expected * 0, expected * 0, "form"), "nothing is shown by that"
+    assert not routes._meets(negative.flip(2), negative, "form"), "before the ReLU"
+    assert not routes._meets(expected * 0, expected * 0, "form"), "nothing is shown by that"
 
 
 def test_a_trial_is_a_few_classes_and_no_perturbation():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from artifactgen.artifacts.cam_routes import CLOSED_FORMS, make_route
-from artifactgen.artifacts.cam_tail import Tail
-from artifactgen.artifacts.forward import Pass, Taps, forward
-from artifactgen.artifacts.kind import Subject
-from artifactgen.artifacts.target_layer import find_target_layer
-from benchmarks.reference import random_images, random_model
+from artifactgen.artifacts.base import Subject
+from artifactgen.artifacts.cam.autograd import Tail
+from artifactgen.artifacts.cam.routes import CLOSED_FORMS, make_route
+from artifactgen.artifacts.cam.target_layer import find_target_layer
+from artifactgen.introspect.forward import Pass, Taps, forward
+from benchmarks.exactness.reference import random_images, random_model
 
 SIZE = (160, 160)
 MODELS = {"test_vit": "class_token", "resnet10t": "pooled", "convnext_atto": "pooled"}

@@ -237,7 +237,7 @@ def test_small_reads_at_once_change_nothing(
     many_files: Hdf5, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = as_values(read_all(many_files, "train"))
-    monkeypatch.setattr("artifactgen.data.hdf5._READ_BYTES", 100)
+    monkeypatch.setattr("artifactgen.data.hdf5.source._READ_BYTES", 100)
     assert as_values(read_all(many_files, "train")) == whole
 
 

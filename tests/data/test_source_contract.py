@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from artifactgen.data.source import Catalog, Source
+from artifactgen.data.base import Catalog, Source
 from artifactgen.types import Failure, Sample
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"

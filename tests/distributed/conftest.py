@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from workspace import CKPT, EXPERIMENT, IMAGE_SIZE, Workspace, write_checkpoint, write_images
+from helpers.workspace import (
+    CKPT,
+    EXPERIMENT,
+    IMAGE_SIZE,
+    Workspace,
+    write_checkpoint,
+    write_images,
+)
 
-from artifactgen.data.phantom import write_phantoms
+from artifactgen.demo.phantom import write_phantoms
 
 MY_EXPERIMENT = """\
 # @package _global_

@@ -11,8 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
-from workspace import (
+from helpers.workspace import (
     CKPT,
     CLASSES,
     EXPERIMENT,
@@ -23,6 +22,7 @@ from workspace import (
     assert_exact,
     snapshot,
 )
+from PIL import Image
 
 MAKE_MODEL = "experiment=embeddings/my_experiment ckpt_path=path/to/model.ckpt"
 

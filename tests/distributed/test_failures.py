@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from workspace import CKPT, EXPERIMENT, Workspace, write_images
+from helpers.workspace import CKPT, EXPERIMENT, Workspace, write_images
 
 BROKEN = ("train_003", "train_004", "val_006")
 

@@ -10,8 +10,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
-from workspace import (
+from helpers.workspace import (
     CKPT,
     EXPERIMENT,
     IMAGE_SIZE,
@@ -22,6 +21,7 @@ from workspace import (
     write_checkpoint,
     write_images,
 )
+from PIL import Image
 
 SPLITS = tuple(RECORDS)
 ALL = [f"overview_{split}.png" for split in SPLITS]

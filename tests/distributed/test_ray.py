@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray.exceptions import RayError, RayTaskError
-from workspace import (
+from helpers.workspace import (
     CKPT,
     EXPERIMENT,
     Started,
@@ -23,8 +22,9 @@ from workspace import (
     descendants,
     entries,
 )
+from ray.exceptions import RayError, RayTaskError
 
-from distributed.ray_runner import _true_message
+from distributed.runners.ray import _true_message
 
 pytestmark = pytest.mark.ray
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace import (
+from helpers.workspace import (
     CKPT,
     EXPERIMENT,
     RECORDS,

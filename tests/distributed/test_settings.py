@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from workspace import CLASSES, IMAGE_SIZE, Workspace
+from helpers.workspace import CLASSES, IMAGE_SIZE, Workspace
 
-from artifactgen.data.source import Catalog
+from artifactgen.data.base import Catalog
 from artifactgen.errors import ConfigError, DataError
 from distributed.build import Built, build, choose_splits, class_names, usual_order
 from distributed.cli import prepare

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from workspace import CKPT, EXPERIMENT, Outcome, Workspace, snapshot, write_checkpoint
+from helpers.workspace import CKPT, EXPERIMENT, Outcome, Workspace, snapshot, write_checkpoint
 
 from artifactgen import __version__
 from distributed.cli import run_command

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from artifactgen.errors import CheckpointError, ConfigError
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import load_model
-from artifactgen.models.spec import ModelSpec, build_model
+from artifactgen.models.timm import ModelSpec, build_model
 
 
 @functools.cache

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from artifactgen.errors import ConfigError, RecordError
-from artifactgen.rendering.arrange import arrange
 from artifactgen.rendering.colormaps import lookup_table
-from artifactgen.rendering.figure import AttentionFigure, FigureLayout
-from artifactgen.rendering.layout import Sizes
+from artifactgen.rendering.figure.arrange import arrange
+from artifactgen.rendering.figure.attention import AttentionFigure, FigureLayout
+from artifactgen.rendering.figure.geometry import Sizes
 from artifactgen.rendering.overlay import heatmap, resize_maps
 
 FRAMES = ("ED", "mid", "ES")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from artifactgen.rendering.figure.ticks import tick_labels
 from artifactgen.rendering.text import ELLIPSIS, fit_text, load_font, printable, write_text
-from artifactgen.rendering.ticks import tick_labels
 
 FONT = load_font(24)
 

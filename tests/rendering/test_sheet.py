@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from artifactgen.rendering import sheet as sheets
-from artifactgen.rendering.layout import MIN_WIDTH_PX, Sizes
+from artifactgen.rendering.figure.geometry import MIN_WIDTH_PX, Sizes
 from artifactgen.rendering.sheet import EMPTY, PAPER, WRONG, Card, Sheet, draw_sheet
 
 COLUMNS = ("Input", "GradCAM, true", "GradCAM, predicted", "Mean attention")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from artifactgen.plan import Scope
+from artifactgen.reducer import Recipe, merge, merged
 from artifactgen.store.layout import Layout
-from artifactgen.store.merge import Recipe, merge, merged
-from artifactgen.store.plan import Scope
 from artifactgen.store.report import _TOTALS, RunFacts, write_reports
 from artifactgen.types import Failure, Shard
 

@@ -1,0 +1,276 @@
+"""Closed forms of GradCAM: any number of classes for next to nothing.
+
+Derived in docs/gradcam.md. K classes, B images, C or D channels, N tokens, R rows of the
+classifier's weight or features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from artifactgen.artifacts.base import Subject
+from artifactgen.artifacts.cam.autograd import weighed
+from artifactgen.introspect.attention import AttentionCall
+from artifactgen.introspect.forward import Pass, Taps, eager_graph, only_tensor
+from artifactgen.introspect.grid import Grid, grid_of
+
+_CHUNK_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """Closed form for a layer whose output goes into global average pooling."""
+
+    subject: Subject
+    layer: str
+    taps: Taps = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", Taps(outputs=(self.layer,)))
+
+    def is_derived(self) -> bool:
+        """Whether the model is put together in the way that the closed form is derived for."""
+        return classifier_weight(self.subject.model) is not None
+
+    def applies(self, run: Pass) -> bool:
+        """Whether the layer's output is what the head of the model is given."""
+        output, features = run.outputs[self.layer], run.features
+        if not isinstance(features, Tensor) or output.shape != features.shape:
+            return False
+        grid = grid_of(self.subject.model, output, image_size=run.image_size)
+        if grid.prefix_tokens or not _classifies_pre_logits(self.subject.model, run):
+            return False
+        return torch.equal(output, features)
+
+    def cams(self, run: Pass, classes: Tensor) -> Tensor:
+        return self.signed_cams(run, classes).relu()
+
+    def signed_cams(self, run: Pass, classes: Tensor) -> Tensor:
+        """The maps before the ReLU."""
+        activation = run.outputs[self.layer].detach().float()
+        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
+        activation_BChw = grid(activation)
+        pooled_BC = activation_BChw.mean((2, 3))
+        rows = _rows(self.subject.model, classes)
+        # A linear head has one gradient for all images.
+        pre_logits_BD, source_BC = self._head(pooled_BC[:1], grid, like=activation)
+        if len(rows.start_BRD) > 1 or not _is_linear(pre_logits_BD):
+            pre_logits_BD, source_BC = self._head(pooled_BC, grid, like=activation)
+        gradients = _gradients(pre_logits_BD, source_BC, rows.start_BRD)
+        positions = grid.height * grid.width
+        parts = [weighed(weights_BRC / positions, activation_BChw) for weights_BRC in gradients]
+        return rows.of_classes(torch.cat(parts, 1))
+
+    def _head(self, pooled_BC: Tensor, grid: Grid, *, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The classifier's input with a graph that leads to the pooled vector, and that vector."""
+        with eager_graph():
+            source_BC = pooled_BC.detach().requires_grad_()
+            features = _one_position(source_BC, grid, like=like)
+            return _pre_logits(self.subject.model, features), source_BC
+
+
+def _one_position(pooled_BC: Tensor, grid: Grid, *, like: Tensor) -> Tensor:
+    """The pooled vector as a map of one position, its dimensions in the order of `like`."""
+    if like.ndim == 3:
+        return pooled_BC[:, None]
+    return pooled_BC[:, None, None] if grid.channels_last else pooled_BC[:, :, None, None]
+
+
+class _ClassQuery(NamedTuple):
+    """What the class token's attention says of the patches; d the width of a head."""
+
+    query_BAd: Tensor
+    """Scaled as the softmax takes it."""
+    share_BA: Tensor
+    """The weight that all patches have together."""
+    moment_BAd: Tensor
+    """Σⱼ pⱼ (vⱼ - o) over patches, where o = Σ pⱼ vⱼ over all tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadClassQuery:
+    prefix_tokens: int
+
+    def __call__(self, call: AttentionCall) -> _ClassQuery:
+        assert call.query is not None
+        assert call.value is not None
+        weights_BAN = call.weights(slice(0, 1))[:, :, 0]
+        value_BANd = call.value.float()
+        patches = slice(self.prefix_tokens, None)
+        share_BA = weights_BAN[..., patches].sum(-1)
+        seen_BAd = torch.einsum("ban,band->bad", weights_BAN, value_BANd)
+        of_patches_BAd = torch.einsum(
+            "ban,band->bad", weights_BAN[..., patches], value_BANd[:, :, patches]
+        )
+        return _ClassQuery(
+            call.query[:, :, 0].float() * call.scale,
+            share_BA,
+            of_patches_BAd - share_BA[..., None] * seen_BAd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassToken:
+    """Closed form for the norm before the last attention of a ViT that classifies its class token.
+
+    With p the class token's attention, q its query, and g the gradient of a class score by what
+    its heads put out, the sums over patches are Σ dV = (Σ p) g and Σ dK = (g · Σ p (v - o)) q.
+    """
+
+    subject: Subject
+    layer: str
+    taps: Taps = field(init=False)
+
+    def __post_init__(self) -> None:
+        block = self.layer.rpartition(".")[0]
+        prefix_tokens = int(getattr(self.subject.model, "num_prefix_tokens", 0))
+        taps = Taps(
+            outputs=(self.layer,),
+            inputs=(f"{block}.norm2",),
+            attention=((f"{block}.attn", _ReadClassQuery(prefix_tokens)),),
+        )
+        object.__setattr__(self, "taps", taps)
+
+    def is_derived(self) -> bool:
+        """Whether the model is put together in the way that the closed form is derived for."""
+        model = self.subject.model
+        if not isinstance(model, VisionTransformer) or classifier_weight(model) is None:
+            return False
+        if self.layer != f"blocks.{len(model.blocks) - 1}.norm1" or model.global_pool != "token":
+            return False
+        block = model.blocks[-1]
+        if type(block) is not Block or type(block.attn) is not Attention:
+            return False
+        attention = block.attn
+        plain = attention.q_norm, attention.k_norm, attention.norm
+        # Of unfused attention only the weights are seen, not the queries and values.
+        is_read = attention.fused_attn and attention.gate is None
+        return is_read and all(isinstance(norm, nn.Identity) for norm in plain)
+
+    def applies(self, run: Pass) -> bool:
+        """As far as the structure tells."""
+        return _classifies_pre_logits(self.subject.model, run)
+
+    def cams(self, run: Pass, classes: Tensor) -> Tensor:
+        return self.signed_cams(run, classes).relu()
+
+    def signed_cams(self, run: Pass, classes: Tensor) -> Tensor:
+        """The maps before the ReLU."""
+        model: Any = self.subject.model
+        block = model.blocks[-1]
+        read: _ClassQuery = run.attention[self.taps.attention[0]]
+        tokens_BND = run.outputs[self.layer].detach().float()
+        residual_BD = run.inputs[self.taps.inputs[0]][:, 0].float().clone()
+        with eager_graph():
+            residual_BD.requires_grad_()
+            token_BD = residual_BD + block.ls2(block.mlp(block.norm2(residual_BD)))
+            pre_logits_BD = _pre_logits(model, model.norm(token_BD)[:, None])
+        grid = grid_of(model, tokens_BND, image_size=run.image_size)
+        patches, positions = grid(tokens_BND), grid.height * grid.width
+        rows = _rows(model, classes)
+        parts = [
+            weighed(self._weights(block, read, gradient_BRD) / positions, patches)
+            for gradient_BRD in _gradients(pre_logits_BD, residual_BD, rows.start_BRD)
+        ]
+        return rows.of_classes(torch.cat(parts, 1))
+
+    @staticmethod
+    def _weights(block: Any, read: _ClassQuery, gradient_BKD: Tensor) -> Tensor:
+        """Sum over patches of the gradient by the normed tokens, (B, K, D)."""
+        scaled_BKD = gradient_BKD * getattr(block.ls1, "gamma", 1.0)
+        heads, width = read.query_BAd.shape[1:]
+        heads_BKAd = torch.unflatten(scaled_BKD @ block.attn.proj.weight, -1, (heads, width))
+        value_BKAd = heads_BKAd * read.share_BA[:, None, :, None]
+        score_BKA = (heads_BKAd * read.moment_BAd[:, None]).sum(-1)
+        key_BKAd = score_BKA[..., None] * read.query_BAd[:, None]
+        _, of_keys_DD, of_values_DD = block.attn.qkv.weight.chunk(3)
+        weights_BKD: Tensor = (
+            key_BKAd.flatten(2) @ of_keys_DD + value_BKAd.flatten(2) @ of_values_DD
+        )
+        return weights_BKD
+
+
+def classifier_weight(model: nn.Module) -> Tensor | None:
+    """(K, D) of a classifier that is one linear layer; None for any other."""
+    path = getattr(model, "pretrained_cfg", {}).get("classifier")
+    if not isinstance(path, str):
+        return None
+    layer = dict(model.named_modules()).get(path)
+    is_linear = type(layer) is nn.Linear or (
+        type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1
+    )
+    return layer.weight.flatten(1) if is_linear else None  # type: ignore[union-attr]
+
+
+def _classifies_pre_logits(model: nn.Module, run: Pass) -> bool:
+    """Whether the classifier's input is as wide as what the head calls so: not if it is an MLP."""
+    weight_KD = classifier_weight(model)
+    return weight_KD is not None and weight_KD.shape[1] == run.pre_logits_BD[0].numel()
+
+
+def _pre_logits(model: Any, features: Tensor) -> Tensor:
+    return only_tensor(model.forward_head(features, pre_logits=True)).flatten(1)
+
+
+class _Rows(NamedTuple):
+    """Vectors over the classifier's input to start gradients from, R for each image.
+
+    They are the classes' rows of its weight. All that follows is linear in them, up to the ReLU.
+    So where there are more classes than features, it is done for each feature instead, and the
+    classes are sums over features.
+    """
+
+    start_BRD: Tensor
+    """B is 1 where they are the same for all images."""
+    weight_KD: Tensor | None
+    """None where the rows are those of the classes already."""
+
+    def of_classes(self, found_BRhw: Tensor) -> Tensor:
+        """What was found for each row as what it is for each class, (B, K, h, w)."""
+        return found_BRhw if self.weight_KD is None else weighed(self.weight_KD, found_BRhw)
+
+
+def _rows(model: nn.Module, classes: Tensor) -> _Rows:
+    weight_KD = classifier_weight(model)
+    assert weight_KD is not None, "closed forms are for a linear classifier"
+    if classes.ndim == 2:
+        return _Rows(weight_KD[classes].float(), None)
+    chosen_KD = weight_KD[classes].float()
+    features = chosen_KD.shape[1]
+    if len(chosen_KD) <= features:
+        return _Rows(chosen_KD[None], None)
+    return _Rows(torch.eye(features, device=chosen_KD.device)[None], chosen_KD)
+
+
+def _gradients(pre_logits_BD: Tensor, source_BC: Tensor, start_BRD: Tensor) -> Iterator[Tensor]:
+    """Gradients by `source_BC` of the sums that each row says, (B, r, C) for a few rows a time."""
+    # Some ten times as much is in use at once, the widest being the hidden layer of an MLP.
+    row_bytes = 40 * source_BC.numel()
+    for rows_BrD in torch.split(start_BRD, max(1, _CHUNK_BYTES // row_bytes), 1):
+        start_rBD = rows_BrD.expand(len(source_BC), -1, -1).transpose(0, 1)
+        (gradient_rBC,) = torch.autograd.grad(
+            pre_logits_BD, source_BC, start_rBD, retain_graph=True, is_grads_batched=True
+        )
+        yield gradient_rBC.transpose(0, 1)
+
+
+def _is_linear(output: Tensor) -> bool:
+    """Whether no value enters the gradient: no step on the way back has kept a tensor."""
+    steps, seen = [output.grad_fn], set()
+    while steps:
+        step = steps.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        kept = (getattr(step, name) for name in dir(step) if name.startswith("_saved_"))
+        if hasattr(step, "saved_tensors") or any(isinstance(value, Tensor) for value in kept):
+            return False
+        steps += [before for before, _ in step.next_functions]
+    return True

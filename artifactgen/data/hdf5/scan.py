@@ -1,0 +1,275 @@
+"""What a set of HDF5 files holds: every check that needs no image, made once by the driver."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from artifactgen.data.base import Catalog
+from artifactgen.data.hdf5.file import (
+    Layout,
+    LayoutOption,
+    describe,
+    find_axes,
+    find_dataset,
+    open_checked,
+    read_strings,
+    sample_dtype,
+    where,
+)
+from artifactgen.data.hdf5.index import (
+    Hdf5Index,
+    Part,
+    Rows,
+    duplicates,
+    hash_ids,
+    stream_ids,
+)
+from artifactgen.errors import DataError
+
+_FILE_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names of the data sets; below the group of a split where splits are groups."""
+
+    images: str = "images"
+    labels: str = "labels"
+    record_ids: str = "record_ids"
+    split: str = "split"
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What one data set of images and its companions say."""
+
+    part: Part
+    splits: Mapping[str, Rows]
+    channels: int
+    dtype: np.dtype[Any]
+    """Of the samples."""
+    max_label: int | None
+    classes: tuple[str, ...]
+    id_hashes: NDArray[np.int64]
+    digest: str
+
+
+def scan_files(
+    pattern: str,
+    *,
+    keys: Keys,
+    layout: LayoutOption,
+    classes: tuple[str, ...] | None,
+) -> Catalog:
+    """Scan one file, or all that a glob matches, sorted by path.
+
+    Raises:
+        DataError: no file, a file that is not as configured, or ids that are not unique.
+    """
+    tables = [table for path in _find_files(pattern) for table in _scan_file(path, keys, layout)]
+    _check_alike(tables)
+    _check_ids(tables)
+    names = _class_names(tables, classes)
+    parts: dict[str, list[Part]] = {}
+    for table in tables:
+        for split, rows in table.splits.items():
+            parts.setdefault(split, []).append(replace(table.part, rows=rows))
+    facts = repr((names, [table.digest for table in tables]))
+    return Catalog(
+        splits={split: Hdf5Index.of(parts[split]) for split in sorted(parts)},
+        classes=names,
+        channels=tables[0].channels,
+        identity=hashlib.sha256(facts.encode()).hexdigest(),
+    )
+
+
+def _find_files(pattern: str) -> list[Path]:
+    if Path(pattern).is_dir():
+        raise DataError(f"data.path={pattern} is a folder; name its files: {pattern}/*.h5")
+    # A name may hold glob characters itself; pathlib's glob takes no absolute patterns.
+    found = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)  # noqa: PTH207
+    if not found:
+        raise DataError(f"data.path={pattern} matches no file.")
+    return [Path(name).absolute() for name in sorted(found)]
+
+
+def _scan_file(path: Path, keys: Keys, layout: LayoutOption) -> list[_Table]:
+    with open_checked(path) as file:
+        try:
+            return [_scan_table(file, group, keys, layout) for group in _groups(file, keys)]
+        except OSError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+
+
+def _groups(file: h5py.File, keys: Keys) -> list[str]:
+    """The groups that hold images, each a split; [""] where the images lie at the top."""
+    at_top = find_dataset(file, keys.images) is not None
+    groups = [
+        name for name in sorted(file) if find_dataset(file, f"{name}/{keys.images}") is not None
+    ]
+    if at_top and groups:
+        raise DataError(
+            f"{file.filename}: {keys.images} lies both at the top and in {', '.join(groups)}. "
+            "Leave one of them, or set data.images_key."
+        )
+    if not at_top and not groups:
+        raise DataError(
+            f"{file.filename}: no data set {keys.images}, nor <split>/{keys.images}. "
+            f"{describe(file)} Set data.images_key."
+        )
+    return groups or [""]
+
+
+def _scan_table(file: h5py.File, group: str, keys: Keys, layout: LayoutOption) -> _Table:
+    images = find_dataset(file, f"{group}/{keys.images}")
+    assert images is not None
+    axes = find_axes(images, layout)
+    labels = _companion(images, group, keys, "labels", kinds="iu", what="integers")
+    ids = _companion(images, group, keys, "record_ids", kinds="iuSO", what="strings or integers")
+    split = _companion(images, group, keys, "split", kinds="SO", what="strings")
+    if group and split is not None:
+        raise DataError(f"{where(split)}: splits are groups here; remove one of the two.")
+    stem = Path(file.filename).stem
+    splits = {group: range(len(images))} if group else _splits(split, len(images), stem)
+    label_values = None if labels is None else labels[()].astype(np.int64)
+    part = Part(
+        path=file.filename,
+        images=images.name,
+        labels=None if labels is None else labels.name,
+        record_ids=None if ids is None else ids.name,
+        id_prefix=f"{stem}_{group}" if group else stem,
+        layout=axes,
+        rows=range(len(images)),
+    )
+    return _Table(
+        part=part,
+        splits=splits,
+        channels=1 if axes == "HW" else images.shape[axes.index("C") + 1],
+        dtype=sample_dtype(images.dtype),
+        max_label=None if label_values is None else int(label_values.max(initial=-1)),
+        classes=_class_attribute(file, labels),
+        id_hashes=hash_ids(ids),
+        digest=_digest(images, axes, splits, label_values, ids),
+    )
+
+
+def _companion(
+    images: h5py.Dataset, group: str, keys: Keys, role: str, *, kinds: str, what: str
+) -> h5py.Dataset | None:
+    """A data set with one value for each image; None where it has its usual name and is absent."""
+    key = getattr(keys, role)
+    dataset = find_dataset(images.file, f"{group}/{key}")
+    if dataset is None:
+        if key == getattr(Keys(), role):
+            return None
+        raise DataError(
+            f"{images.file.filename}: no data set {f'{group}/{key}'.strip('/')}. "
+            f"{describe(images.file)} Set data.{role}_key."
+        )
+    if dataset.shape != (len(images),):
+        raise DataError(
+            f"{where(dataset)} has shape {dataset.shape}; {images.name} has {len(images)} images."
+        )
+    is_object = dataset.dtype.kind == "O" and h5py.check_string_dtype(dataset.dtype) is None
+    if dataset.dtype.kind not in kinds or is_object:
+        raise DataError(f"{where(dataset)} holds {dataset.dtype}; expected {what}.")
+    return dataset
+
+
+def _splits(split: h5py.Dataset | None, n_images: int, stem: str) -> dict[str, Rows]:
+    """Rows of each split that the file names; else all rows are the split of the file's name."""
+    if split is None:
+        named = set(re.split(r"[^A-Za-z0-9]|_", stem)) & set(_FILE_SPLITS)
+        return {named.pop() if len(named) == 1 else "test": range(n_images)}
+    names, codes = np.unique(read_strings(split, 0, n_images), return_inverse=True)
+    return {str(name): _as_rows(np.flatnonzero(codes == i)) for i, name in enumerate(names)}
+
+
+def _as_rows(rows: NDArray[np.int64]) -> Rows:
+    """A range where the rows are one, which costs nothing to pickle."""
+    first, last = int(rows[0]), int(rows[-1])
+    return range(first, last + 1) if last - first + 1 == len(rows) else rows
+
+
+def _class_attribute(file: h5py.File, labels: h5py.Dataset | None) -> tuple[str, ...]:
+    """The attribute `classes` of the labels or of the file: names by index."""
+    for node in (labels, file):
+        if node is not None and "classes" in node.attrs:
+            names = np.atleast_1d(node.attrs["classes"]).tolist()
+            return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
+    return ()
+
+
+def _class_names(tables: Sequence[_Table], option: tuple[str, ...] | None) -> tuple[str, ...]:
+    found = {table.classes for table in tables if table.classes}
+    if option is None and len(found) > 1:
+        raise DataError(f"The files name different classes: {sorted(found)}. Set data.classes.")
+    maxima = [table.max_label for table in tables if table.max_label is not None]
+    n_classes = max(maxima, default=-1) + 1
+    names = option or (found.pop() if found else tuple(str(k) for k in range(n_classes)))
+    if n_classes > len(names):
+        raise DataError(f"Labels go up to {n_classes - 1}, but there are {len(names)} classes.")
+    return names
+
+
+def _check_alike(tables: Sequence[_Table]) -> None:
+    """All samples of a data set go into the same batches."""
+    first = tables[0]
+    for table in tables[1:]:
+        if (table.channels, table.dtype) != (first.channels, first.dtype):
+            raise DataError(
+                f"{table.part.path}: {table.part.images} has {table.channels} channels of "
+                f"{table.dtype}, but {first.part.path} has {first.channels} of {first.dtype}."
+            )
+        if (table.part.record_ids is None) != (first.part.record_ids is None):
+            raise DataError(
+                f"Of {first.part.path} and {table.part.path} only one has record ids: "
+                "give them to all files, or to none."
+            )
+
+
+def _check_ids(tables: Sequence[_Table]) -> None:
+    """Record ids name files of all splits, so they are unique across files and splits."""
+    prefixes = Counter(t.part.id_prefix for t in tables if t.part.record_ids is None)
+    if twice := [name for name, count in prefixes.items() if count > 1]:
+        raise DataError(
+            f"Ids are <file>_<row>, but two files are called {twice[0]}. "
+            "Rename one, or store data.record_ids_key."
+        )
+    hashes, counts = np.unique(
+        np.concatenate([table.id_hashes for table in tables]), return_counts=True
+    )
+    suspects = set(hashes[counts > 1].tolist())
+    if suspects and (twice := duplicates([table.part for table in tables], suspects)):
+        more = ", …" if len(twice) > 5 else ""
+        raise DataError(f"{len(twice)} record ids occur twice: {', '.join(twice[:5])}{more}.")
+
+
+def _digest(
+    images: h5py.Dataset,
+    axes: Layout,
+    splits: Mapping[str, Rows],
+    labels: NDArray[np.int64] | None,
+    ids: h5py.Dataset | None,
+) -> str:
+    path = Path(images.file.filename)
+    facts = (path.name, path.stat().st_size, images.name, images.shape, str(images.dtype), axes)
+    digest = hashlib.sha256(repr(facts).encode())
+    for name, rows in splits.items():
+        digest.update(name.encode("utf-8", "surrogateescape"))
+        digest.update(repr(rows).encode() if isinstance(rows, range) else rows.tobytes())
+    digest.update(b"" if labels is None else labels.tobytes())
+    for record_id in () if ids is None else stream_ids(ids):
+        digest.update(record_id.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()

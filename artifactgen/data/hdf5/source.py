@@ -1,0 +1,138 @@
+"""Images in HDF5 files: one file or many, with splits as groups, as a data set, or as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from artifactgen.data.base import Catalog, decode_each
+from artifactgen.data.hdf5.file import Layout, LayoutOption, open_shared, sample_dtype
+from artifactgen.data.hdf5.index import Hdf5Index, Part, Rows
+from artifactgen.data.hdf5.scan import Keys, scan_files
+from artifactgen.data.image import resize
+from artifactgen.errors import RecordError
+from artifactgen.types import UNKNOWN_LABEL, Failure, Image, Sample
+
+_READ_BYTES = 32 << 20
+"""About the most that one read brings into memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ref:
+    """Where a record's image lies: in what was read ahead, or still in the file."""
+
+    images: NDArray[Any] | h5py.Dataset
+    position: int
+    layout: Layout
+    label: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hdf5:
+    """Records are rows of `images`, (N,H,W), (N,H,W,C) or (N,C,H,W), in files sorted by path.
+
+    Splits, whichever is found: groups (`train/images`, `train/labels`, …); a data set `split` of N
+    strings beside `images`; `train`, `val` or `test` as a word of the
+    file's name (`scans_train_01.h5`); else every record is `test`.
+
+    Ids are `record_ids`, N strings or integers, unique over all files and splits; else
+    `<file>_<row>`, or `<file>_<group>_<row>` where splits are groups. `labels` holds N integers,
+    negative where unknown. Names of the classes: the option, else the attribute `classes` of the
+    labels or of the file, else "0", "1", … up to the highest label.
+
+    uint8 and uint16 images stay what they are; bool becomes 0 and 255, floats
+    become float32 as they are. Signed and wider integers are refused: they have no range that
+    pixels could be scaled by. A record with NaN or Inf is a `Failure`.
+    """
+
+    path: str
+    """A file or a glob."""
+    image_size: tuple[int, int] | None = None
+    images_key: str = "images"
+    labels_key: str = "labels"
+    record_ids_key: str = "record_ids"
+    split_key: str = "split"
+    classes: tuple[str, ...] | None = None
+    layout: LayoutOption = "auto"
+    """Axes of one image; auto: four or fewer last = HWC, else 16 or fewer first = CHW."""
+
+    def scan(self) -> Catalog:
+        """Check every file, and read labels, ids and splits; no image is read.
+
+        Raises:
+            DataError: no file, a file that is not as configured, or ids that are not unique.
+        """
+        keys = Keys(self.images_key, self.labels_key, self.record_ids_key, self.split_key)
+        return scan_files(self.path, keys=keys, layout=self.layout, classes=self.classes)
+
+    def read(
+        self, catalog: Catalog, split: str, start: int, stop: int
+    ) -> Iterator[Sample | Failure]:
+        """Decode rows `start` to `stop` of a split, each a `Sample` or a `Failure`."""
+        index = catalog.splits[split]
+        assert isinstance(index, Hdf5Index)
+        assert self.image_size is not None, "the driver fills in the model's input size"
+        for part in index.pieces(start, stop):
+            for block in _blocks(part):
+                refs = list(zip(block.ids(), _refs(block), strict=True))
+                yield from decode_each(refs, self._decode, split=split, start=start)
+                start += len(refs)
+
+    def _decode(self, row: int, record_id: str, ref: _Ref) -> Sample:
+        assert self.image_size is not None
+        image_CHW = _as_image(np.asarray(ref.images[ref.position]), ref.layout)
+        return Sample(record_id, row, resize(image_CHW, self.image_size), ref.label)
+
+
+def _blocks(part: Part) -> Iterator[Part]:
+    """Cut the rows into runs that are worth one read each, of about `_READ_BYTES` at most.
+
+    Rows that lie within one chunk of each other stay together: it is decompressed only once.
+    """
+    images = open_shared(part.path)[part.images]
+    reach = images.chunks[0] if images.chunks else 1
+    longest = max(1, _READ_BYTES // (images.dtype.itemsize * int(np.prod(images.shape[1:]))))
+    begin = 0
+    for i in range(1, len(part.rows) + 1):
+        if i == len(part.rows) or not _together(part.rows, begin, i, reach, longest):
+            yield replace(part, rows=part.rows[begin:i])
+            begin = i
+
+
+def _together(rows: Rows, begin: int, i: int, reach: int, longest: int) -> bool:
+    return bool(rows[i] - rows[i - 1] <= reach and rows[i] - rows[begin] < longest)
+
+
+def _refs(block: Part) -> list[_Ref]:
+    """Read the images and labels of a block at once, or leave the images to be read one by one."""
+    file = open_shared(block.path)
+    images, first, stop = file[block.images], int(block.rows[0]), int(block.rows[-1]) + 1
+    labels = np.full(stop - first, UNKNOWN_LABEL)
+    if block.labels is not None:
+        labels = file[block.labels][first:stop]
+    try:
+        images, offset = images[first:stop], first
+    except OSError:  # one broken chunk must not take the others along
+        offset = 0
+    return [
+        _Ref(images, int(row) - offset, block.layout, max(int(labels[row - first]), UNKNOWN_LABEL))
+        for row in block.rows
+    ]
+
+
+def _as_image(stored: NDArray[Any], layout: Layout) -> Image:
+    """One stored image as (C, H, W) in the type of the samples."""
+    with np.errstate(over="ignore"):
+        image: Image = stored.astype(sample_dtype(stored.dtype), copy=False)
+    if stored.dtype.kind == "b":
+        image = image * np.uint8(255)
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise RecordError("NaN or Inf among the pixels, or beyond float32")
+    if layout == "HW":
+        return image[np.newaxis]
+    return np.ascontiguousarray(image.transpose(2, 0, 1)) if layout == "HWC" else image

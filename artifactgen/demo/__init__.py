@@ -1,0 +1,1 @@
+"""A data set and a model of it, made on the spot: cine cardiac phantoms, and a small ViT."""

@@ -1,0 +1,1 @@
+"""One pass, looked into: what a model computes on its way, whatever its architecture."""

@@ -1,0 +1,79 @@
+"""What happens inside of a model while it looks at one image: the layers and the attention.
+
+No list of architectures is kept. One image goes through the model, and what its layers give and
+where it computes attention is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from artifactgen.introspect.attention import Interceptor
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one image of `image_size` met, in the order of the computation."""
+
+    model: nn.Module
+    image_size: tuple[int, int]
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    """Module path to the output, where that is one tensor; on no device and without values."""
+    attention: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+    """Module path to the shapes (…, M, N) of the weights that the module itself computes."""
+
+
+def random_image(model: nn.Module, size: tuple[int, int], channels: int) -> Tensor:
+    """(1, C, H, W) on the model's device; the same each time."""
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, channels, *size, generator=generator).to(device)
+
+
+def probe(model: nn.Module, image_size: tuple[int, int], *, channels: int = 3) -> Probe:
+    """Send one random image through a model; no hook stays.
+
+    Args:
+        model: in eval mode.
+        image_size: (H, W) in pixels.
+        channels: of the image.
+    """
+    seen = Probe(model, image_size)
+    interceptor = Interceptor()
+    with ExitStack() as stack:
+        stack.callback(interceptor.stop)
+        for path, module in model.named_modules():
+            before, after = _watch(seen, interceptor, _computing_module(model, path))
+            stack.callback(module.register_forward_pre_hook(before).remove)
+            stack.callback(module.register_forward_hook(after, always_call=True).remove)
+        with torch.inference_mode():
+            model(random_image(model, image_size, channels))
+    return seen
+
+
+def _computing_module(model: nn.Module, path: str) -> str:
+    """The module itself, or its parent where it is but a softmax."""
+    is_softmax = isinstance(model.get_submodule(path), nn.Softmax)
+    return path.rpartition(".")[0] if is_softmax else path
+
+
+def _watch(
+    seen: Probe, interceptor: Interceptor, path: str
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    def before(_module: nn.Module, _args: object) -> None:
+        interceptor.listen()
+
+    def after(_module: nn.Module, _args: object, output: Any) -> None:
+        if calls := interceptor.heard():
+            seen.attention.setdefault(path, []).extend(call.shape for call in calls)
+        if isinstance(output, Tensor) and path:
+            seen.outputs.pop(path, None)  # of several calls, the place of the last
+            seen.outputs[path] = torch.empty_like(output, device="meta")
+
+    return before, after

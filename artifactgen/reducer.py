@@ -1,0 +1,136 @@
+"""Merging a scope: its shards become the files that users load, and a result that says so."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from artifactgen.plan import Scope
+from artifactgen.store.atomic import read_json, write_json
+from artifactgen.store.layout import Layout
+from artifactgen.store.ledger import describe_file, has_size
+from artifactgen.store.manifest import manifest_row, write_manifest
+from artifactgen.store.rows import EmbeddingsFile, Row, read_rows
+from artifactgen.types import CommittedFile, Failure, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the merged files say besides their rows."""
+
+    embedding_shape: tuple[int, ...] | None
+    """Of one record; None where no embeddings are made."""
+    classes: tuple[str, ...]
+    """Names of the labels."""
+    meta: Mapping[str, Any]
+    """`meta` of the `.pt` files, in plain types."""
+    status: Mapping[str, str]
+    """Kind of artifact to its status for a record without failure."""
+    fingerprint: str
+
+
+def merge(layout: Layout, scope: Scope, receipts: Sequence[Receipt], recipe: Recipe) -> None:
+    """Write the `.pt` files and the manifest of a scope, and its result last.
+
+    Raises:
+        RunError: a shard file is not what its ledger entry says.
+    """
+    assert tuple(receipt.shard for receipt in receipts) == scope.shards
+    files = _merge_records if scope.record_ids else _merge_split
+    state = layout.scope(scope.name)
+    failures = [asdict(failure) for receipt in receipts for failure in receipt.failures]
+    write_json(state.failures, failures, temp_dir=layout.temp)
+    written = [describe_file(layout.root, state.failures)]
+    written += files(layout, scope, receipts, recipe)
+    result = {
+        "fingerprint": recipe.fingerprint,
+        "records": sum(receipt.records for receipt in receipts),
+        "failures": len(failures),
+        "pictures": sum(receipt.pictures for receipt in receipts),
+        "picture_bytes": sum(receipt.picture_bytes for receipt in receipts),
+        "halved_batches": sum(receipt.halved_batches for receipt in receipts),
+        "seconds": dict(sum((Counter(receipt.seconds) for receipt in receipts), Counter())),
+        "files": [[file.path, file.size_bytes, file.sha256] for file in written],
+    }
+    write_json(state.result, result, temp_dir=layout.temp)
+    shutil.rmtree(state.shards, ignore_errors=True)  # their rows are in the merged files now
+
+
+def _merge_split(
+    layout: Layout, scope: Scope, receipts: Sequence[Receipt], recipe: Recipe
+) -> list[CommittedFile]:
+    target = _open_embeddings(layout, receipts, recipe)
+    state = layout.scope(scope.name)
+    write_manifest(
+        state.manifest,
+        _fill(target, read_rows(layout, receipts), recipe.status),
+        kinds=list(recipe.status),
+        temp_dir=layout.temp,
+    )
+    paths = [state.manifest]
+    if target is not None:
+        paths.append(layout.embeddings(scope.name))
+        target.save(paths[-1], classes=recipe.classes, meta=recipe.meta, temp_dir=layout.temp)
+    return [describe_file(layout.root, path) for path in paths]
+
+
+def _open_embeddings(
+    layout: Layout, receipts: Iterable[Receipt], recipe: Recipe
+) -> EmbeddingsFile | None:
+    if recipe.embedding_shape is None:
+        return None
+    records = sum(receipt.records for receipt in receipts)
+    return EmbeddingsFile(layout.temp / "rows", records=records, shape=recipe.embedding_shape)
+
+
+def _fill(
+    target: EmbeddingsFile | None, rows: Iterable[Row], status: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Pass rows on to the embeddings; give their lines of the manifest."""
+    pt_row = 0
+    for row in rows:
+        has_row = target is not None and row.embedding is not None
+        if target is not None and row.embedding is not None:
+            target.append(row.record_id, row.embedding, row.label)
+        yield manifest_row(row, pt_row=pt_row if has_row else None, status=dict(status))
+        pt_row += has_row
+
+
+def _merge_records(
+    layout: Layout, scope: Scope, receipts: Sequence[Receipt], recipe: Recipe
+) -> list[CommittedFile]:
+    """Single records get a file each; the files of their splits are left alone."""
+    written: list[Path] = []
+    for row in read_rows(layout, receipts):
+        if row.embedding is None:
+            continue
+        target = EmbeddingsFile(layout.temp / "rows", records=1, shape=row.embedding.shape)
+        target.append(row.record_id, row.embedding, row.label)
+        written.append(layout.record_embedding(row.record_id))
+        target.save(written[-1], classes=recipe.classes, meta=recipe.meta, temp_dir=layout.temp)
+    return [describe_file(layout.root, path) for path in written]
+
+
+def merged(layout: Layout, scope: str, *, fingerprint: str) -> dict[str, Any] | None:
+    """The result of a scope that is merged with these settings, its files in place; else None.
+
+    Sizes are compared and not checksums: asking whether a run is complete takes no time, whatever
+    its size. The checksums stand in the result.
+    """
+    try:
+        result: dict[str, Any] = read_json(layout.scope(scope).result)
+        files = [CommittedFile(*file) for file in result["files"]]
+        same = result["fingerprint"] == fingerprint
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    in_place = all(has_size(layout.root / file.path, file.size_bytes) for file in files)
+    return result if same and in_place else None
+
+
+def recorded_failures(layout: Layout, scope: str) -> list[Failure]:
+    """The failed records of a scope that is merged, in the data set's order."""
+    return [Failure(**failure) for failure in read_json(layout.scope(scope).failures)]

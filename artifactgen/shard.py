@@ -1,0 +1,127 @@
+"""What a shard gathers while it is done, and how it becomes files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifactgen.artifacts.base import BoundArtifact
+from artifactgen.job import Job
+from artifactgen.store.ledger import describe_file
+from artifactgen.store.shardfile import write_columns
+from artifactgen.types import CommittedFile, Failure, Receipt, Sample, Task
+
+_ALWAYS = ("predictions",)
+
+
+def kept_arrays(artifacts: Mapping[str, BoundArtifact], *, save_maps: bool) -> frozenset[str]:
+    """Names of the arrays that go into the files of a shard."""
+    columns = [name for artifact in artifacts.values() for name in artifact.columns()]
+    maps = [name for artifact in artifacts.values() for name in artifact.maps()]
+    return frozenset([*_ALWAYS, *columns, *(maps if save_maps else ())])
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The pictures of one record, on disk."""
+
+    files: Mapping[str, Sequence[str]]
+    """Artifact to paths relative to the output directory."""
+    sizes: Mapping[str, int]
+    """Path to bytes."""
+
+
+@dataclass(slots=True)
+class ShardRows:
+    """The records of a shard, in the data set's order."""
+
+    kept: frozenset[str]
+    """The arrays that go into files; the others have served once the pictures are drawn."""
+    record_ids: list[str] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    batches: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
+    drawn: list[Drawn] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    halved_batches: int = 0
+
+    def add(self, samples: Sequence[Sample], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add a batch; `arrays` have one row for each sample."""
+        self.record_ids += [sample.record_id for sample in samples]
+        self.positions += [sample.row for sample in samples]
+        self.labels += [sample.label for sample in samples]
+        if samples:
+            self.batches.append({k: v for k, v in arrays.items() if k in self.kept})
+
+    def write(
+        self, job: Job, artifacts: Mapping[str, BoundArtifact], task: Task
+    ) -> tuple[CommittedFile, ...]:
+        """Write the shard's file for the reducer, and its maps where they are kept."""
+        scope = job.layout.scope(task.scope)
+        kept = [name for artifact in artifacts.values() for name in artifact.columns()]
+        path = scope.shard(task.shard)
+        write_columns(
+            path,
+            {**self._index(), "labels": _int64(self.labels), **self._columns(*kept, *_ALWAYS)},
+            strings={
+                "record_ids": [json.dumps(record_id) for record_id in self.record_ids],
+                "files": [json.dumps(drawn.files) for drawn in self.drawn],
+                "sizes": [json.dumps(drawn.sizes) for drawn in self.drawn],
+            },
+            temp_dir=job.layout.temp,
+        )
+        paths = [path]
+        maps = [name for artifact in artifacts.values() for name in artifact.maps()]
+        if job.save_maps and maps:
+            paths.append(job.layout.maps(task.scope, task.shard))
+            write_columns(
+                paths[-1],
+                {**self._index(), **self._columns(*maps)},
+                strings={"record_ids": self.record_ids},
+                attributes=_attributes(artifacts),
+                temp_dir=job.layout.temp,
+            )
+        return tuple(describe_file(job.output_dir, path) for path in paths)
+
+    def receipt(
+        self, task: Task, *, files: tuple[CommittedFile, ...], seconds: Mapping[str, float]
+    ) -> Receipt:
+        """What to say of the shard once its files are written."""
+        wanted = task.record_ids
+        failures = (f for f in self.failures if not wanted or f.record_id in wanted)
+        return Receipt(
+            task.shard,
+            records=len(self.record_ids),
+            failures=tuple(sorted(failures, key=lambda failure: failure.row)),
+            files=files,
+            pictures=sum(len(drawn.sizes) for drawn in self.drawn),
+            picture_bytes=sum(size for drawn in self.drawn for size in drawn.sizes.values()),
+            halved_batches=self.halved_batches,
+            seconds=dict(seconds),
+        )
+
+    def _index(self) -> dict[str, NDArray[Any]]:
+        return {"rows": _int64(self.positions)}
+
+    def _columns(self, *names: str) -> dict[str, NDArray[Any]]:
+        """The arrays of all batches under one another; none for a shard without a good record."""
+        present = [name for name in names if self.batches and name in self.batches[0]]
+        return {name: np.concatenate([batch[name] for batch in self.batches]) for name in present}
+
+
+def _int64(values: Sequence[int]) -> NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)
+
+
+def _attributes(artifacts: Mapping[str, BoundArtifact]) -> dict[str, Any]:
+    """What the maps are of, such as `gradcam.layer` and `attention.method`."""
+    return {
+        f"{kind}.{key}": value
+        for kind, artifact in artifacts.items()
+        for key, value in artifact.describe().items()
+    }

@@ -1,0 +1,1 @@
+"""Equal to the reference libraries?"""

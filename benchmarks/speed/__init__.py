@@ -1,0 +1,1 @@
+"""How fast, against a named reference in the same process?"""

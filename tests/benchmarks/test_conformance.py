@@ -1,0 +1,60 @@
+"""Every family against timm, pytorch-grad-cam and unfused attention, as the table says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from artifactgen.introspect.probe import probe
+from artifactgen.introspect.sites import attention_sites
+from benchmarks.exactness.cases import Case, cases
+from benchmarks.exactness.checks import IN_PLACE, check
+from benchmarks.exactness.reference import random_model
+
+QUICK = [case for case in cases() if case.quick]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small models are slower on several threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_table_covers_what_timm_has():
+    every = cases()
+    assert len(QUICK) >= 45
+    assert len({case.module for case in QUICK}) >= 30
+    assert len({case.family for case in every}) == len(every)
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.family)
+def test_equals_the_references(case: Case):
+    outcome = check(case)
+    assert outcome.embedding <= 1e-5
+    assert (outcome.layer, outcome.route) == (case.layer, case.route)
+    assert outcome.empty == 0, "maps that are zero everywhere would agree about nothing"
+    assert outcome.gradcam <= 1e-4
+    if isinstance(case.attention, str):
+        assert outcome.attention == case.attention
+    else:
+        assert outcome.attention.keys() == case.attention.keys()
+        assert max(outcome.attention.values()) <= 1e-5
+    assert min(outcome.in_place.values(), default=1) > IN_PLACE, "not in the order of the image"
+
+
+def test_keys_that_are_runs_of_tokens_have_no_grid():
+    """NextViT pools its keys along the sequence, as many as a grid of the image would have."""
+    seen = probe(random_model("nextvit_small", classes=2), (96, 128))
+    pooled = [path for path in seen.attention if not path.startswith("stages.3")]
+    assert pooled
+    assert [site.path for site in attention_sites(seen)] == ["stages.3.blocks.2.e_mhsa"]
+
+
+def test_tokens_in_the_order_of_mask_units_have_no_grid():
+    """Hiera has a grid's number of tokens long before they lie row by row."""
+    model = random_model("hiera_tiny_224", classes=2, img_size=(96, 128))
+    sites = attention_sites(probe(model, (96, 128)))
+    assert {site.path for site in sites} <= {"blocks.10.attn", "blocks.11.attn"}

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -16,6 +17,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.started = datetime.now().astimezone()
+        self._start = time.perf_counter()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -36,3 +39,8 @@ class Clock:
                 except StopIteration:
                     return
             yield item
+
+    def with_total(self) -> dict[str, float]:
+        """By stage, and `total` since the start, to the millisecond."""
+        total = time.perf_counter() - self._start
+        return {name: round(s, 3) for name, s in {**self.seconds, "total": total}.items()}

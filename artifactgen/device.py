@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from artifactgen.errors import ConfigError
+from artifactgen.types import Accelerator, Precision
 
-Accelerator = Literal["auto", "cpu", "gpu"]
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 AUTOCAST: Mapping[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -32,18 +31,38 @@ def resolve_device(accelerator: Accelerator) -> torch.device:
     return torch.device("cpu")
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """`auto` is bf16-mixed where the device computes bf16 natively, else 32-true."""
-    if precision == "16-mixed" and device.type == "cpu":
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What a run has to compute on."""
+
+    kind: str
+    """`cpu` or `cuda`."""
+    name: str
+    """For people: `cpu`, or the GPU's."""
+    gpus: int
+    computes_bf16: bool
+    """Natively: else bf16 is slower than float32."""
+
+
+def find_devices(accelerator: Accelerator) -> Devices:
+    """The devices of this machine; `ConfigError` if a GPU is asked for and there is none."""
+    device = resolve_device(accelerator)
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name(device)
+        return Devices("cuda", name, torch.cuda.device_count(), native)
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return Devices("cpu", "cpu", 0, native)
+
+
+def resolve_precision(precision: Precision, devices: Devices) -> Precision:
+    """`auto` is bf16-mixed where the devices compute bf16 natively, else 32-true."""
+    if precision == "16-mixed" and devices.kind == "cpu":
         raise ConfigError("precision=16-mixed needs a GPU. Use bf16-mixed or 32-true on a CPU.")
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    return "bf16-mixed" if native else "32-true"
+    return "bf16-mixed" if devices.computes_bf16 else "32-true"
 
 
 def make_reproducible() -> None:
@@ -115,3 +134,12 @@ class Download:
         if self.done is not None:
             self.done.synchronize()
         return {name: tensor.numpy() for name, tensor in self.host.items()}
+
+
+@cache
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A tensor of the values, int64 or float32, made once for each device; do not change it.
+
+    To copy a small tensor to a GPU anew makes the CPU wait for it.
+    """
+    return torch.tensor(values, device=device)

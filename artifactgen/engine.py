@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from artifactgen.artifacts.base import BoundArtifact, Subject
-from artifactgen.device import AUTOCAST, Download, Precision, Transfers
-from artifactgen.introspect.forward import Pass, Taps, forward
-from artifactgen.models.constants import constant
+from artifactgen.device import AUTOCAST, Download, Transfers, constant
+from artifactgen.introspect.forward import Pass, forward
+from artifactgen.introspect.taps import Taps
+from artifactgen.types import Precision
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class InFlight:
 
     @property
     def halved(self) -> bool:
-        """Whether the batch had to be taken in parts for want of memory."""
+        """Whether the batch had to be taken in parts because memory ran out."""
         return len(self.parts) > 1
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -126,7 +127,8 @@ class Engine:
         return InFlight(tuple(part for images in halves for part in smaller.start(images).parts))
 
     def _launch(self, images_BCHW: NDArray[Any]) -> Download:
-        return self.transfers.download(self.compute(self.run(self._padded(images_BCHW))))
+        forward_pass = self.forward(self._padded(images_BCHW), self.taps)
+        return self.transfers.download(self.compute(forward_pass))
 
     def _padded(self, images_BCHW: NDArray[Any]) -> NDArray[Any]:
         """The batch with its last image repeated up to the fixed size."""
@@ -135,23 +137,22 @@ class Engine:
             return images_BCHW
         return np.concatenate([images_BCHW, np.repeat(images_BCHW[-1:], missing, axis=0)])
 
-    def run(self, images_BCHW: NDArray[Any]) -> Pass:
+    def forward(self, images_BCHW: NDArray[Any], taps: Taps) -> Pass:
         """One forward pass. Images with one channel are repeated to what the model takes."""
+        network = self.subject.network
         images = self.transfers.upload(images_BCHW)
-        x_BCHW = self.normalization(images.expand(-1, self.subject.channels, -1, -1))
+        x_BCHW = self.normalization(images.expand(-1, network.family.in_chans, -1, -1))
         if self.channels_last:
             x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         dtype = AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            return forward(
-                self.subject.model, x_BCHW, taps=self.taps, classify=self.subject.has_head
-            )
+            return forward(network, x_BCHW, taps=taps, classify=self.subject.has_head)
 
-    def compute(self, run: Pass) -> dict[str, Tensor]:
+    def compute(self, forward_pass: Pass) -> dict[str, Tensor]:
         """The tensors of a forward pass, on the device, see `__call__`."""
-        tensors = _classify(run)
+        tensors = _classify(forward_pass)
         for artifact in self.artifacts.values():
-            tensors.update(artifact.compute(run))
+            tensors.update(artifact.compute(forward_pass))
         return tensors
 
 
@@ -161,10 +162,10 @@ def is_convolutional(model: nn.Module) -> bool:
     return sum(1 for _ in spatial) > _SPATIAL_CONVOLUTIONS
 
 
-def _classify(run: Pass) -> dict[str, Tensor]:
-    if run.logits_BK is None:
+def _classify(forward_pass: Pass) -> dict[str, Tensor]:
+    if forward_pass.logits_BK is None:
         return {}
-    best_B, predictions_B = run.logits_BK.detach().float().softmax(1).max(1)
+    best_B, predictions_B = forward_pass.logits_BK.detach().float().softmax(1).max(1)
     return {"predictions": predictions_B, "probabilities": best_B}
 
 

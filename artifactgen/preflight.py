@@ -1,9 +1,10 @@
 """Everything that can be known before a run: its first records go the whole way but for writing.
 
-The checkpoint is loaded and audited, the artifacts are bound to the model, what only real images
-can tell is settled for all workers, and one record is computed and drawn, on the CPU. What is wrong
-with the configuration, the data set or the checkpoint shows here, within seconds, and not after
-hours in a queue.
+The artifacts are bound to the model, what only real images can tell is decided for all workers,
+and one record is computed and drawn, on the CPU. What is wrong with the configuration, the data set
+or the checkpoint shows here, within seconds, and not after hours in a queue. At most four small
+forward passes are made: one to look into the model, one or two for where gradients flow, and one of
+the first records, which serves calibration and trial.
 """
 
 from __future__ import annotations
@@ -14,29 +15,38 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject
-from artifactgen.engine import Engine, finite_rows
+from artifactgen.artifacts.base import BoundArtifact, Excerpts
+from artifactgen.assembly import Assembly, bind_artifacts, make_engine, make_view, subject_of
+from artifactgen.engine import finite_rows
 from artifactgen.errors import ConfigError, DataError
-from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
+from artifactgen.introspect.taps import Taps
+from artifactgen.job import Job
+from artifactgen.models.audit import LoadAudit
+from artifactgen.models.loading import LoadedModel
 from artifactgen.types import Failure, Sample
-from artifactgen.worker import make_view
 
 _RECORDS_TRIED = 32
 _RECORDS_USED = 4
 SUPPORTED = "ok"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Preflight:
-    """What one record told of the run to come."""
+    """What the first records told of the run to come."""
 
     job: Job
-    """The job without the artifacts that the model cannot give, the others settled."""
+    """The job without the artifacts that the model cannot give, the others calibrated."""
+    audit: LoadAudit
+    """How the checkpoint fitted the model."""
+    excerpts: Mapping[str, Excerpts]
+    """Artifact to what the contact sheet shows of it; does not hold the model."""
     status: dict[str, str]
     """Artifact to `ok`, or to why the model cannot give it."""
-    details: dict[str, dict[str, Any]]
-    """Artifact to what was resolved: layers, classes, method."""
+    resolved: dict[str, dict[str, Any]]
+    """Artifact to what its options came to: layers, classes, method."""
     embedding_shape: tuple[int, ...] | None
     """Shape of one embedding; None where none are made."""
     pictures_per_record: int
@@ -44,38 +54,65 @@ class Preflight:
     """Of pictures and embedding, as measured on one record."""
     peak_bytes_per_record: int
     """Likewise while shards are merged, when embeddings are there three times; with maps."""
+    _assembly: Assembly | None
+
+    def take_assembly(self) -> Assembly:
+        """The model that was loaded, with the calibrated artifacts bound to it; only once.
+
+        What has taken it decides how long the model stays in memory.
+        """
+        assembly, self._assembly = self._assembly, None
+        assert assembly is not None, "it was taken before"
+        return assembly
 
 
-def preflight(job: Job) -> Preflight:
+def preflight(job: Job, loaded: LoadedModel) -> Preflight:
     """Take the first records all the way.
 
+    Args:
+        job: what is to be done; not yet calibrated.
+        loaded: its model, on the CPU.
+
     Raises:
-        UsageError: the data set, the checkpoint or an option does not do.
+        UsageError: the data set, the checkpoint or an option is not usable.
     """
-    subject = load_subject(job)
+    subject = subject_of(job, loaded)
     bound, unsupported = bind_artifacts(job.artifacts, subject)
     if not bound:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unsupported.items())
         raise ConfigError(f"The model can give nothing of what is asked for: {reasons}.")
+    if job.compute_threads is not None:
+        torch.set_num_threads(job.compute_threads)
     on_cpu = replace(job, accelerator="cpu", precision="32-true", compiled=False)
-    samples = _first_readable(job)
-    settled = _settle(make_engine(on_cpu, subject, bound), samples)
-    bound, _ = bind_artifacts(settled, subject)
-    tried = _try(on_cpu, subject, bound, samples[0])
-    maps_bytes = tried.maps_bytes if job.save_maps else 0
+    samples = _usable(_first_readable(job))
+    engine = make_engine(on_cpu, Assembly(subject, bound))
+    taps = Taps.union(artifact.calibration_taps for artifact in bound.values())
+    forward_pass = engine.forward(np.stack([sample.image_CHW for sample in samples]), taps)
+    calibrated = {name: artifact.calibrate(forward_pass) for name, artifact in bound.items()}
+    trials = {name: artifact.trial() for name, artifact in calibrated.items()}
+    tried = replace(engine, artifacts={name: trial.artifact for name, trial in trials.items()})
+    tensors = tried.compute(forward_pass)
+    arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    shares = {name: trial.share for name, trial in trials.items()}
+    cost = _measure(on_cpu, samples[0], tried.artifacts, shares, arrays)
+    maps_bytes = cost.maps_bytes if job.save_maps else 0
+    options = {name: artifact.options for name, artifact in calibrated.items()}
     return Preflight(
-        job=replace(job, artifacts=settled),
+        job=replace(job, artifacts=options),
+        audit=loaded.audit,
+        excerpts={name: artifact.excerpts for name, artifact in calibrated.items()},
         status={name: unsupported.get(name, SUPPORTED) for name in job.artifacts},
-        details={name: artifact.describe() for name, artifact in bound.items()},
-        embedding_shape=tried.embedding_shape,
-        pictures_per_record=round(tried.pictures),
-        bytes_per_record=round(tried.picture_bytes) + tried.embedding_bytes,
-        peak_bytes_per_record=round(tried.picture_bytes + maps_bytes) + 3 * tried.embedding_bytes,
+        resolved={name: artifact.resolved() for name, artifact in calibrated.items()},
+        embedding_shape=cost.embedding_shape,
+        pictures_per_record=round(cost.pictures),
+        bytes_per_record=round(cost.picture_bytes) + cost.embedding_bytes,
+        peak_bytes_per_record=round(cost.picture_bytes + maps_bytes) + 3 * cost.embedding_bytes,
+        _assembly=Assembly(subject, calibrated),
     )
 
 
 @dataclass(slots=True)
-class _Tried:
+class _Cost:
     """What one record comes to; kinds that were tried in part are extrapolated."""
 
     embedding_shape: tuple[int, ...] | None = None
@@ -85,31 +122,33 @@ class _Tried:
     picture_bytes: float = 0
 
 
-def _try(job: Job, subject: Subject, bound: Mapping[str, BoundArtifact], sample: Sample) -> _Tried:
-    """Compute and draw one record, as far as that takes little time."""
-    trials = {name: artifact.trial() for name, artifact in bound.items()}
-    engine = make_engine(job, subject, {name: trial.artifact for name, trial in trials.items()})
-    arrays = engine(sample.image_CHW[None])
+def _measure(
+    job: Job,
+    sample: Sample,
+    artifacts: Mapping[str, BoundArtifact],
+    shares: Mapping[str, float],
+    arrays: Mapping[str, NDArray[Any]],
+) -> _Cost:
+    """Draw the first record, and count."""
     rows = {name: array[0] for name, array in arrays.items()}
-    tried = _Tried()
+    cost = _Cost()
     if (embedding := rows.get("embeddings")) is not None:
-        tried.embedding_shape, tried.embedding_bytes = embedding.shape, embedding.nbytes
+        cost.embedding_shape, cost.embedding_bytes = embedding.shape, embedding.nbytes
     # Of a record of its own trouble nothing is drawn: the run will count it as a failure.
-    view = make_view(job, sample, rows) if finite_rows(arrays, 1).all() else None
-    for trial in trials.values():
-        drawn = [] if view is None else [len(png) for _, png in trial.artifact.draw(view, rows)]
-        tried.pictures += len(drawn) / trial.share
-        tried.picture_bytes += sum(drawn) / trial.share
-        tried.maps_bytes += sum(rows[name].nbytes for name in trial.artifact.maps()) / trial.share
-    return tried
+    is_finite = finite_rows({name: row[None] for name, row in rows.items()}, 1).all()
+    view = make_view(job, sample, rows) if is_finite else None
+    for name, artifact in artifacts.items():
+        drawn = [] if view is None else [len(png) for _, png in artifact.draw(view, rows)]
+        cost.pictures += len(drawn) / shares[name]
+        cost.picture_bytes += sum(drawn) / shares[name]
+        cost.maps_bytes += sum(rows[map_].nbytes for map_ in artifact.maps) / shares[name]
+    return cost
 
 
-def _settle(engine: Engine, samples: list[Sample]) -> dict[str, Artifact]:
-    """The options of the artifacts, everything settled that only images can tell."""
-    images_BCHW = np.stack([sample.image_CHW for sample in samples])
-    usable = np.isfinite(images_BCHW).reshape(len(samples), -1).all(1)
-    run = engine.run(images_BCHW[usable] if usable.any() else images_BCHW)
-    return {name: artifact.settle(run) for name, artifact in engine.artifacts.items()}
+def _usable(samples: list[Sample]) -> list[Sample]:
+    """Those without NaN and infinity; all of them, if there are none such."""
+    finite = [sample for sample in samples if np.isfinite(sample.image_CHW).all()]
+    return finite or samples
 
 
 def _first_readable(job: Job) -> list[Sample]:
@@ -134,7 +173,7 @@ def _first_readable(job: Job) -> list[Sample]:
 
 
 def _records(job: Job) -> Iterator[Sample | Failure]:
-    """Records of all splits, one by one."""
+    """Records of all splits, one at a time."""
     for split, index in job.catalog.splits.items():
         for row in range(len(index)):
             yield from job.source.read(job.catalog, split, row, row + 1)

@@ -1,4 +1,8 @@
-"""Merging a scope: its shards become the files that users load, and a result that says so."""
+"""The reducer: a scope's shards become the files that users load, and a result that says so.
+
+Nothing takes its final name before it was read back. Memory does not grow with the embeddings;
+only ids and labels are held.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from artifactgen.embeddings import EmbeddingsFile
 from artifactgen.plan import Scope
-from artifactgen.store.atomic import read_json, write_json
+from artifactgen.store.atomic import write_json
 from artifactgen.store.layout import Layout
-from artifactgen.store.ledger import describe_file, has_size
+from artifactgen.store.ledger import committed_file
 from artifactgen.store.manifest import manifest_row, write_manifest
-from artifactgen.store.rows import EmbeddingsFile, Row, read_rows
-from artifactgen.types import CommittedFile, Failure, Receipt
+from artifactgen.store.rows import Row, read_rows
+from artifactgen.types import CommittedFile, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ def merge(layout: Layout, scope: Scope, receipts: Sequence[Receipt], recipe: Rec
     state = layout.scope(scope.name)
     failures = [asdict(failure) for receipt in receipts for failure in receipt.failures]
     write_json(state.failures, failures, temp_dir=layout.temp)
-    written = [describe_file(layout.root, state.failures)]
+    written = [committed_file(layout.root, state.failures)]
     written += files(layout, scope, receipts, recipe)
     result = {
         "fingerprint": recipe.fingerprint,
@@ -75,7 +80,7 @@ def _merge_split(
     if target is not None:
         paths.append(layout.embeddings(scope.name))
         target.save(paths[-1], classes=recipe.classes, meta=recipe.meta, temp_dir=layout.temp)
-    return [describe_file(layout.root, path) for path in paths]
+    return [committed_file(layout.root, path) for path in paths]
 
 
 def _open_embeddings(
@@ -112,25 +117,4 @@ def _merge_records(
         target.append(row.record_id, row.embedding, row.label)
         written.append(layout.record_embedding(row.record_id))
         target.save(written[-1], classes=recipe.classes, meta=recipe.meta, temp_dir=layout.temp)
-    return [describe_file(layout.root, path) for path in written]
-
-
-def merged(layout: Layout, scope: str, *, fingerprint: str) -> dict[str, Any] | None:
-    """The result of a scope that is merged with these settings, its files in place; else None.
-
-    Sizes are compared and not checksums: asking whether a run is complete takes no time, whatever
-    its size. The checksums stand in the result.
-    """
-    try:
-        result: dict[str, Any] = read_json(layout.scope(scope).result)
-        files = [CommittedFile(*file) for file in result["files"]]
-        same = result["fingerprint"] == fingerprint
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    in_place = all(has_size(layout.root / file.path, file.size_bytes) for file in files)
-    return result if same and in_place else None
-
-
-def recorded_failures(layout: Layout, scope: str) -> list[Failure]:
-    """The failed records of a scope that is merged, in the data set's order."""
-    return [Failure(**failure) for failure in read_json(layout.scope(scope).failures)]
+    return [committed_file(layout.root, path) for path in written]

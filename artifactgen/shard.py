@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import BoundArtifact
 from artifactgen.job import Job
-from artifactgen.store.ledger import describe_file
-from artifactgen.store.shardfile import write_columns
+from artifactgen.store.ledger import committed_file
+from artifactgen.store.shardfile import ShardRows, write_maps, write_shard
 from artifactgen.types import CommittedFile, Failure, Receipt, Sample, Task
 
 _ALWAYS = ("predictions",)
@@ -21,8 +20,8 @@ _ALWAYS = ("predictions",)
 
 def kept_arrays(artifacts: Mapping[str, BoundArtifact], *, save_maps: bool) -> frozenset[str]:
     """Names of the arrays that go into the files of a shard."""
-    columns = [name for artifact in artifacts.values() for name in artifact.columns()]
-    maps = [name for artifact in artifacts.values() for name in artifact.maps()]
+    columns = [name for artifact in artifacts.values() for name in artifact.columns]
+    maps = [name for artifact in artifacts.values() for name in artifact.maps]
     return frozenset([*_ALWAYS, *columns, *(maps if save_maps else ())])
 
 
@@ -37,7 +36,7 @@ class Drawn:
 
 
 @dataclass(slots=True)
-class ShardRows:
+class GatheredShard:
     """The records of a shard, in the data set's order."""
 
     kept: frozenset[str]
@@ -62,36 +61,23 @@ class ShardRows:
         self, job: Job, artifacts: Mapping[str, BoundArtifact], task: Task
     ) -> tuple[CommittedFile, ...]:
         """Write the shard's file for the reducer, and its maps where they are kept."""
-        scope = job.layout.scope(task.scope)
-        kept = [name for artifact in artifacts.values() for name in artifact.columns()]
-        path = scope.shard(task.shard)
-        write_columns(
-            path,
-            {**self._index(), "labels": _int64(self.labels), **self._columns(*kept, *_ALWAYS)},
-            strings={
-                "record_ids": [json.dumps(record_id) for record_id in self.record_ids],
-                "files": [json.dumps(drawn.files) for drawn in self.drawn],
-                "sizes": [json.dumps(drawn.sizes) for drawn in self.drawn],
-            },
-            temp_dir=job.layout.temp,
-        )
-        paths = [path]
-        maps = [name for artifact in artifacts.values() for name in artifact.maps()]
+        temp_dir = job.layout.temp
+        paths = [job.layout.scope(task.scope).shard(task.shard)]
+        write_shard(paths[0], self._rows(artifacts), temp_dir=temp_dir)
+        maps = [name for artifact in artifacts.values() for name in artifact.maps]
         if job.save_maps and maps:
             paths.append(job.layout.maps(task.scope, task.shard))
-            write_columns(
-                paths[-1],
-                {**self._index(), **self._columns(*maps)},
-                strings={"record_ids": self.record_ids},
-                attributes=_attributes(artifacts),
-                temp_dir=job.layout.temp,
+            columns = {"rows": _int64(self.positions), **self._columns(*maps)}
+            attributes = _attributes(artifacts)
+            write_maps(
+                paths[-1], self.record_ids, columns, attributes=attributes, temp_dir=temp_dir
             )
-        return tuple(describe_file(job.output_dir, path) for path in paths)
+        return tuple(committed_file(job.output_dir, path) for path in paths)
 
     def receipt(
         self, task: Task, *, files: tuple[CommittedFile, ...], seconds: Mapping[str, float]
     ) -> Receipt:
-        """What to say of the shard once its files are written."""
+        """What to report of the shard once its files are written."""
         wanted = task.record_ids
         failures = (f for f in self.failures if not wanted or f.record_id in wanted)
         return Receipt(
@@ -105,8 +91,15 @@ class ShardRows:
             seconds=dict(seconds),
         )
 
-    def _index(self) -> dict[str, NDArray[Any]]:
-        return {"rows": _int64(self.positions)}
+    def _rows(self, artifacts: Mapping[str, BoundArtifact]) -> ShardRows:
+        kept = [name for artifact in artifacts.values() for name in artifact.columns]
+        index = {"rows": _int64(self.positions), "labels": _int64(self.labels)}
+        return ShardRows(
+            record_ids=self.record_ids,
+            files=[drawn.files for drawn in self.drawn],
+            sizes=[drawn.sizes for drawn in self.drawn],
+            columns={**index, **self._columns(*kept, *_ALWAYS)},
+        )
 
     def _columns(self, *names: str) -> dict[str, NDArray[Any]]:
         """The arrays of all batches under one another; none for a shard without a good record."""
@@ -123,5 +116,5 @@ def _attributes(artifacts: Mapping[str, BoundArtifact]) -> dict[str, Any]:
     return {
         f"{kind}.{key}": value
         for kind, artifact in artifacts.items()
-        for key, value in artifact.describe().items()
+        for key, value in artifact.resolved().items()
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -16,6 +16,10 @@ Image = NDArray[Any]
 """(C, H, W): uint8 or uint16 over the full range of the type, or float32."""
 
 UNKNOWN_LABEL = -1
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+"""In Lightning's spelling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +84,22 @@ class CommittedFile:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a worker says of a committed shard; stored as the shard's ledger entry."""
+    """What a worker reports of a committed shard; stored as the shard's ledger entry."""
 
     shard: Shard
     records: int
     """Records whose artifacts are there; the rest are `failures`."""
     failures: tuple[Failure, ...] = ()
     files: tuple[CommittedFile, ...] = ()
+    """The shard's file for the reducer, then its maps where they are kept."""
     pictures: int = 0
     picture_bytes: int = 0
     halved_batches: int = 0
     """Batches for which the device had not enough memory."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by stage: read (waiting for readers), compute, write (waiting for writers), …"""
+
+    @property
+    def shard_file(self) -> CommittedFile:
+        """What the reducer reads."""
+        return self.files[0]

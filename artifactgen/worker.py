@@ -15,20 +15,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artifactgen.artifacts.base import View
+from artifactgen.assembly import Assembly, assemble, make_engine, make_view
 from artifactgen.clock import Clock
 from artifactgen.device import make_reproducible
 from artifactgen.engine import InFlight, finite_rows
-from artifactgen.job import Job, bind_artifacts, load_subject, make_engine
-from artifactgen.rendering.image import display_images
-from artifactgen.shard import Drawn, ShardRows, kept_arrays
+from artifactgen.job import Job
+from artifactgen.shard import Drawn, GatheredShard, kept_arrays
 from artifactgen.store.atomic import sync_filesystem, write_bytes
 from artifactgen.store.ledger import commit
-from artifactgen.types import UNKNOWN_LABEL, Failure, Receipt, Sample, Shard, Task
+from artifactgen.types import Failure, Receipt, Sample, Shard, Task
 
 Arrays = Mapping[str, NDArray[Any]]
 Batch = tuple[list[Sample], list[Failure]]
@@ -40,45 +40,50 @@ _BATCHES_AHEAD = 2
 class Worker:
     """Owns one device and does shard after shard."""
 
-    def __init__(self, job: Job) -> None:
-        """Load the model onto the device.
+    def __init__(self, job: Job, assembly: Assembly | None = None) -> None:
+        """Put the model on the device.
+
+        Args:
+            job: the whole specification.
+            assembly: the job's model and artifacts, where this process has them already; else
+                they are loaded.
 
         Raises:
             CheckpointError: the checkpoint is not the one that the job was planned with.
         """
         if job.compute_threads is not None:
             torch.set_num_threads(job.compute_threads)
+        cv2.setNumThreads(1)  # readers and writers are threads already
         make_reproducible()
-        subject = load_subject(job)
-        artifacts, _ = bind_artifacts(job.artifacts, subject)
+        assembly = assembly or assemble(job)
         self._job = job
-        self._engine = make_engine(job, subject, artifacts)
-        self._kept = kept_arrays(artifacts, save_maps=job.save_maps)
+        self._engine = make_engine(job, assembly)
+        self._kept = kept_arrays(assembly.artifacts, save_maps=job.save_maps)
         self._readers = ThreadPoolExecutor(job.reader_threads, thread_name_prefix="reader")
         self._writers = ThreadPoolExecutor(job.reader_threads, thread_name_prefix="writer")
 
     def __call__(self, task: Task) -> Receipt:
         """Do one shard and commit it. Failed records are in the receipt; anything else raises."""
-        clock, rows = Clock(), ShardRows(self._kept)
+        clock, gathered = Clock(), GatheredShard(self._kept)
         drawing: list[Future[Drawn]] = []
         for samples, failures, flight in _one_ahead(self._started(task.shard, clock)):
             with clock("compute"):
                 samples, arrays, broken = self._finish(task, samples, flight)
             with clock("write"):
-                rows.drawn += [future.result() for future in drawing]
-            rows.add(samples, arrays)
-            rows.failures += failures + broken
-            rows.halved_batches += flight is not None and flight.halved
+                gathered.drawn += [future.result() for future in drawing]
+            gathered.add(samples, arrays)
+            gathered.failures += failures + broken
+            gathered.halved_batches += flight is not None and flight.halved
             drawing = [
                 self._writers.submit(self._draw, sample, {k: v[i] for k, v in arrays.items()})
                 for i, sample in enumerate(samples)
             ]
         with clock("write"):
-            rows.drawn += [future.result() for future in drawing]
+            gathered.drawn += [future.result() for future in drawing]
         with clock("commit"):
-            files = rows.write(self._job, self._engine.artifacts, task)
+            files = gathered.write(self._job, self._engine.artifacts, task)
             sync_filesystem(self._job.output_dir)
-        receipt = rows.receipt(task, files=files, seconds=clock.seconds)
+        receipt = gathered.receipt(task, files=files, seconds=clock.seconds)
         commit(self._job.layout, task.scope, receipt, fingerprint=self._job.fingerprint)
         return receipt
 
@@ -161,17 +166,3 @@ def _gather(futures: Sequence[Future[list[Sample | Failure]]]) -> Batch:
     items = [item for future in futures for item in future.result()]
     samples = [item for item in items if isinstance(item, Sample)]
     return samples, [item for item in items if isinstance(item, Failure)]
-
-
-def make_view(job: Job, sample: Sample, arrays: Arrays) -> View:
-    """A record as its pictures show it; `arrays` are its rows of what the engine gave."""
-    names = job.catalog.classes
-    prediction = arrays.get("predictions")
-    return View(
-        sample=sample,
-        images=display_images(sample.image_CHW, job.catalog.frame_names),
-        label=names[sample.label] if sample.label != UNKNOWN_LABEL else None,
-        prediction=None if prediction is None else job.classes[int(prediction)],
-        probability=float(arrays.get("probabilities", np.nan)),
-        provenance=job.provenance,
-    )

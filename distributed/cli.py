@@ -24,12 +24,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from artifactgen import __version__
 from artifactgen.errors import ArtifactGenError, ConfigError, UsageError, did_you_mean
 from distributed.console import log_error, log_to_stderr
 from distributed.job import SWEEP_NAMING, JobFailedError, refuse_launcher, run_job
+from distributed.usage import PROGRAM, config_dir
 
-PROGRAM = "generate_artifacts"
 MISUSED, INTERRUPTED = 2, 130
 _PATH_WITH_EQUALS = re.compile(
     r"(?P<key>ckpt_path|output_dir|data\.path|data\.root)=(?P<values>[^'\"[({]*=[^'\"[({]*)"
@@ -37,17 +36,8 @@ _PATH_WITH_EQUALS = re.compile(
 """As Lightning names checkpoints: `ckpt_path=epoch=9-step=900.ckpt`."""
 
 
-def config_dir() -> Path:
-    """The folder of our configuration: in a wheel beside this file, in a checkout at its top."""
-    installed = Path(__file__).parent / "configs"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
-
-
-def run_command(arguments: Sequence[str]) -> int:
-    """Run the program with command-line arguments; its exit code."""
-    if list(arguments) in (["--help"], ["-h"], ["--version"]):
-        sys.stdout.write(f"artifactgen {__version__}\n" if "--version" in arguments else usage())
-        return 0
+def run_hydra(arguments: Sequence[str]) -> int:
+    """Compose the configuration of a command line, and do its jobs; the exit code."""
     command = shlex.join([PROGRAM, *arguments])
     log_to_stderr()
     register_resolvers()
@@ -71,19 +61,6 @@ def run_command(arguments: Sequence[str]) -> int:
     except ArtifactGenError as error:  # of a job of a sweep, which has told it
         return _exit_code(error, command)
     return 0
-
-
-def usage() -> str:
-    """What `--help` prints: the shape of a command, and every root option with its comment."""
-    options = (config_dir() / "artifacts.yaml").read_text(encoding="utf-8")
-    first, last = "# The trained model", "\nhydra:"
-    return (
-        f"{PROGRAM} experiment=<name> ckpt_path=<file> [option=value …]\n"
-        f"{PROGRAM} --config-dir <your folder> experiment=<name> ckpt_path=<file> …\n\n"
-        "With an experiment, --cfg job prints every option, and dry_run=true what would be done.\n"
-        "The root options, with their defaults:\n\n"
-        f"{options[options.index(first) : options.index(last)]}"
-    )
 
 
 def register_resolvers() -> None:

@@ -1,68 +1,81 @@
-"""What the program says of a run, in lines for a person."""
+"""What the program says of a run, in lines for a person. This file needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
-from artifactgen.device import resolve_device
-from artifactgen.job import Job
 from artifactgen.plan import Scope
-from artifactgen.preflight import SUPPORTED, Preflight
 from artifactgen.store.layout import Layout
 from artifactgen.types import Receipt, Shard, Task
-from distributed.build import Built
 from distributed.progress import duration
-from distributed.runners.base import Crew
+from distributed.run import Run
+from distributed.runners.base import Workers
+
+if TYPE_CHECKING:
+    from artifactgen.device import Devices
+    from artifactgen.preflight import Preflight
+    from distributed.build import Built
+
+SUPPORTED = "ok"
 
 
-def inputs(built: Built) -> Iterator[str]:
-    """Data set, model and checkpoint."""
-    job, catalog = built.job, built.job.catalog
+def inputs(run: Run) -> Iterator[str]:
+    """Data set, model and checkpoint, as they were asked for, and where the artifacts go."""
+    catalog, settings = run.inputs.catalog, run.settings
     counts = ", ".join(f"{name} {len(index):,}" for name, index in catalog.splits.items())
     classes = f"{len(catalog.classes)} classes" if catalog.classes else "no labels"
-    yield f"Data: {type(job.source).__name__}, records: {counts}; {classes}"
-    if built.absent_splits:
-        yield f"Data: there is no split {', '.join(built.absent_splits)} in this data set"
+    yield f"Data: {type(run.inputs.source).__name__}, records: {counts}; {classes}"
+    if run.inputs.absent_splits:
+        yield f"Data: there is no split {', '.join(run.inputs.absent_splits)} in this data set"
+    checkpoint = run.inputs.checkpoint
+    name = settings.model.options.get("backbone", settings.model.target)
+    yield f"Model: {name} from {checkpoint.path.name}, {size(checkpoint.size_bytes)}"
+    kinds = ", ".join(run.inputs.kinds)
+    off = run.inputs.switched_off
+    yield f"Output: {kinds} to {run.layout.root}" + (f"; {', '.join(off)} off" if off else "")
+
+
+def model(built: Built) -> Iterator[str]:
+    """What was loaded."""
+    job, loaded = built.job, built.loaded
     height, width = job.model.image_size or (0, 0)
-    head = f"{job.model.num_classes} classes" if built.loaded.has_head else "no classifier"
-    yield f"Model: {job.model.backbone}, {height} × {width} pixels, {head}, {job.precision}"
-    yield f"Checkpoint: {job.checkpoint.name}, {built.loaded.audit.summary()}"
+    head = f"{job.model.num_classes} classes" if loaded.has_head else "no classifier"
+    yield f"Model: {job.model.name}, {height} × {width} pixels, {head}, {job.precision}"
+    yield f"Checkpoint: {job.checkpoint.path.name}, {loaded.audit.summary()}"
 
 
-def artifacts(ready: Preflight, built: Built) -> Iterator[str]:
+def artifacts(run: Run, ready: Preflight) -> Iterator[str]:
     """What is made, and of which layers."""
     for name, status in ready.status.items():
-        details = ", ".join(f"{key} {value}" for key, value in ready.details.get(name, {}).items())
+        details = ", ".join(f"{key} {value}" for key, value in ready.resolved.get(name, {}).items())
         yield f"Artifact: {name}" + (
             f", {details}" if status == SUPPORTED else f" SKIPPED: {status}"
         )
-    if built.switched_off:
-        yield f"Artifact: {', '.join(built.switched_off)} switched off"
+    if run.inputs.switched_off:
+        yield f"Artifact: {', '.join(run.inputs.switched_off)} switched off"
 
 
-def plan(scopes: Sequence[Scope], ready: Preflight, crew_: Crew) -> Iterator[str]:
+def plan(run: Run, ready: Preflight, who: Workers, devices: Devices) -> Iterator[str]:
     """Shards, records, files and bytes to come."""
-    records = sum(scope.records for scope in scopes)
-    for scope in scopes:
+    records = sum(scope.records for scope in run.scopes)
+    for scope in run.scopes:
         yield f"Plan: {scope.name}, {scope.records:,} records in {len(scope.shards):,} shards"
     yield (
         f"Plan: {records * ready.pictures_per_record:,} pictures, "
         f"about {size(records * ready.bytes_per_record)} in all"
     )
-    yield from crew(crew_, ready)
+    yield from workers(who, devices, ready)
     if ready.job.classes:
         names = [f"{index} {name}" for index, name in enumerate(ready.job.classes[:20])]
         yield f"Classes: {', '.join(names)}{', …' if ready.job.classes[20:] else ''}"
 
 
-def crew(crew_: Crew, ready: Preflight) -> Iterator[str]:
+def workers(who: Workers, devices: Devices, ready: Preflight) -> Iterator[str]:
     """Who does the work."""
-    how = "Ray" if crew_.ray else "in this process"
-    threads = "1 thread" if crew_.threads_per_worker == 1 else f"{crew_.threads_per_worker} threads"
+    threads = "1 thread" if who.threads_each == 1 else f"{who.threads_each} threads"
     yield (
-        f"Workers: {crew_.workers} × {device(ready.job)}, {threads} each, {how}; "
+        f"Workers: {who.count} × {devices.name}, {threads} each, {who.where}; "
         f"batches of {ready.job.batch_size}"
     )
 
@@ -78,23 +91,17 @@ def resumed(
 
 def outcome(records: int, failures: int, seconds: Mapping[str, float]) -> str:
     """One line at the end."""
-    phases = ", ".join(
+    stages = ", ".join(
         f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total"
     )
     return (
-        f"Done: {records:,} records, {failures:,} failed, {duration(seconds['total'])} ({phases})"
+        f"Done: {records:,} records, {failures:,} failed, {duration(seconds['total'])} ({stages})"
     )
 
 
 def where(layout: Layout) -> str:
     """Where to look."""
     return f"See {layout.root / 'summary.md'}" if layout.success.exists() else f"See {layout.root}"
-
-
-def device(job: Job) -> str:
-    """`cpu`, or the name of the GPU."""
-    found = resolve_device(job.accelerator)
-    return torch.cuda.get_device_name(found) if found.type == "cuda" else "cpu"
 
 
 def size(size_bytes: float) -> str:

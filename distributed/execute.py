@@ -1,4 +1,4 @@
-"""A run from beginning to end: check, lock, do what is missing, merge, report."""
+"""A run from the model to the last report: check, lock, do what is missing, merge, report."""
 
 from __future__ import annotations
 
@@ -6,34 +6,30 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
-from pathlib import Path
+from pathlib import PurePosixPath
 
-from artifactgen.errors import OutputError
-from artifactgen.job import bind_artifacts, subject_of
-from artifactgen.pages.overview import write_overview
+from artifactgen.artifacts.base import Artifact
+from artifactgen.assembly import Assembly
+from artifactgen.device import Devices
+from artifactgen.errors import ConfigError, OutputError, RunError, UsageError
+from artifactgen.pages.base import MergedRun, Page
 from artifactgen.plan import Scope
 from artifactgen.preflight import Preflight, preflight
 from artifactgen.reducer import merge
 from artifactgen.store.atomic import write_json
-from artifactgen.store.calibrated import recall, remember
-from artifactgen.store.layout import OWNED_FILES, Layout
+from artifactgen.store.calibrated import Calibrated, recall, remember
+from artifactgen.store.layout import Layout
 from artifactgen.store.ledger import committed
 from artifactgen.store.lock import lock
-from artifactgen.store.output import (
-    check_output,
-    difference_to,
-    open_output,
-    refuse_other_settings,
-    remove_owned,
-)
-from artifactgen.types import Receipt, Shard
+from artifactgen.store.output import open_output, remove_owned
+from artifactgen.types import Receipt, Shard, Task
 from distributed import describe
+from distributed.build import build
 from distributed.finish import finish, recipe
 from distributed.progress import watch
 from distributed.run import Run
-from distributed.runners.base import choose_crew, run_tasks
+from distributed.runners.base import Workers
 
 log = logging.getLogger(__name__)
 
@@ -45,31 +41,66 @@ def execute(run: Run) -> None:
         UsageError: something is wrong that is known before any work.
         RunError: a shard failed, or more records than `max_failures` allows.
     """
-    for line in describe.inputs(run.built):
-        log.info(line)
-    data_root = getattr(run.built.job.source, "root", None)
-    check_output(run.layout, data_root=Path(data_root) if data_root else None)
-    changes = _changes(run)
-    if not changes and _is_complete(run):
-        log.info("Complete: nothing to do. %s", describe.where(run.layout))
-        return
-    job = run.built.job
-    with run.phases("preflight"):
-        artifacts = job.artifacts if changes else recall(run.layout, job.artifacts)
-        ready = preflight(replace(job, artifacts=artifacts))
-    shards = sum(len(scope.shards) for scope in run.scopes)
-    crew = choose_crew(run.settings.cluster, ready.job, tasks=shards)
-    for line in describe.artifacts(ready, run.built):
-        log.info(line)
+    runner = run.inputs.runner
+    devices = runner.devices(run.settings.accelerator)
+    workers = runner.staff(devices, tasks=sum(len(scope.shards) for scope in run.scopes))
+    before = None if run.changes() else recall(run.layout)
+    _check_device(run, before, devices)
+    ready, calibrated = _prepare(run, devices, workers, before)
+    patterns = _patterns(run, ready)
     if run.settings.dry_run:
-        for line in describe.plan(run.scopes, ready, crew):
+        for line in describe.plan(run, ready, workers, devices):
             log.info(line)
         log.info("dry_run: nothing was written.")
         return
     with _exclusively(run.layout):
-        _settle_settings(run)
-        remember(run.layout, job.artifacts, ready.job.artifacts)
-        _do(run, ready)
+        _open(run, patterns)
+        if recall(run.layout) != before:
+            raise OutputError(
+                f"{run.layout.root}: another run has begun here meanwhile. "
+                "Run the same command again."
+            )
+        remember(run.layout, calibrated)
+        _do(run, ready, devices)
+
+
+def _prepare(
+    run: Run, devices: Devices, workers: Workers, before: Calibrated | None
+) -> tuple[Preflight, Calibrated]:
+    """Load the model and take the first records all the way."""
+    with run.clock("setup"):
+        built = build(run, devices, threads_each=workers.threads_each, calibrated=before)
+    for line in describe.model(built):
+        log.info(line)
+    with run.clock("preflight"):
+        ready = preflight(built.job, built.loaded)
+    for line in describe.artifacts(run, ready):
+        log.info(line)
+    found, precision = ready.job.artifacts, built.job.precision
+    return ready, Calibrated.of(built.asked, found, device=devices.kind, precision=precision)
+
+
+def _check_device(run: Run, before: Calibrated | None, devices: Devices) -> None:
+    """Refuse to go on with another kind of device: its bytes would be others."""
+    if before is None or before.device == devices.kind:
+        return
+    accelerator = {"cpu": "cpu", "cuda": "gpu"}.get(before.device, before.device)
+    raise OutputError(
+        f"{run.layout.root} was begun on {before.device}, and this would go on on {devices.kind}, "
+        f"which rounds differently. Set accelerator={accelerator}, or give another output_dir."
+    )
+
+
+def _patterns(run: Run, ready: Preflight) -> list[str]:
+    """What the files of this run's kinds and pages are called."""
+    owners: list[tuple[str, Artifact | Page]] = [*ready.job.artifacts.items()]
+    owners += run.inputs.pages.items()
+    for name, owner in owners:
+        for pattern in owner.files:
+            path = PurePosixPath(pattern)
+            if path.is_absolute() or ".." in path.parts or path.parts[0].startswith("*"):
+                raise ConfigError(f"{name}: files={pattern!r} is not the name of files of its own.")
+    return [pattern for _, owner in owners for pattern in owner.files]
 
 
 @contextmanager
@@ -85,83 +116,76 @@ def _exclusively(layout: Layout) -> Iterator[None]:
         yield
 
 
-def _changes(run: Run) -> list[str]:
-    """How the settings differ from those that made what is there, where that may be replaced."""
-    changes = difference_to(run.layout, run.built.settings)
-    if changes and not run.settings.overwrite:
-        refuse_other_settings(run.layout, changes)
-    if changes and run.settings.record_id:
-        raise OutputError(
-            "overwrite=true with record_id would remove the artifacts of all other records. "
-            "Give another output_dir."
-        )
-    return changes
-
-
-def _settle_settings(run: Run) -> None:
-    """Go on with what is there, or start anew."""
-    changes = _changes(run)
+def _open(run: Run, patterns: Sequence[str]) -> None:
+    """Resume what is there, or start anew."""
+    changes = run.changes()
     if changes:
         log.info("overwrite=true: removing what other settings made: %s", "; ".join(changes))
         remove_owned(run.layout)
-    open_output(run.layout, run.built.settings)
+    open_output(run.layout, run.inputs.deciding, patterns=patterns)
 
 
-def _is_complete(run: Run) -> bool:
-    results = [run.result(scope.name) for scope in run.scopes]
-    if run.settings.record_id:
-        return all(result is not None and not result["failures"] for result in results)
-    reports = [run.layout.root / name for name in OWNED_FILES]
-    reports += [run.layout.overview(scope.name) for scope in run.scopes]
-    return None not in results and all(report.exists() for report in reports)
-
-
-def _do(run: Run, ready: Preflight) -> None:
-    with run.phases("resume"):
+def _do(run: Run, ready: Preflight, devices: Devices) -> None:
+    layout, pages = run.layout, run.inputs.pages.values()
+    with run.clock("resume"):
         open_scopes = [scope for scope in run.scopes if run.result(scope.name) is None]
         done = _done_before(run, open_scopes)
     tasks = [task for scope in open_scopes for task in scope.tasks(done)]
-    crew = choose_crew(run.settings.cluster, ready.job, tasks=len(tasks))
+    workers = run.inputs.runner.staff(devices, tasks=len(tasks))
     _check_space(run, ready, records=sum(len(task.record_ids or task.shard) for task in tasks))
-    for line in chain(describe.crew(crew, ready), describe.resumed(run.scopes, done, tasks)):
+    for line in chain(
+        describe.workers(workers, devices, ready), describe.resumed(run.scopes, done, tasks)
+    ):
         log.info(line)
     if not run.settings.record_id:
-        run.layout.success.unlink(missing_ok=True)
+        layout.success.unlink(missing_ok=True)
     for scope in open_scopes:
-        run.layout.scope(scope.name).result.unlink(missing_ok=True)
-        run.layout.overview(scope.name).unlink(missing_ok=True)
+        layout.scope(scope.name).result.unlink(missing_ok=True)
+        for page in pages:
+            page.path(layout, scope.name).unlink(missing_ok=True)
         scope_plan = {"shards": len(scope.shards), "records": scope.records}
-        write_json(run.layout.scope(scope.name).plan, scope_plan, temp_dir=run.layout.temp)
-    with run.phases("shards"):
-        receipts = run_tasks(ready.job, tasks, crew) if tasks else ()
-        before = sum(r.records + len(r.failures) for r in done.values())
+        write_json(layout.scope(scope.name).plan, scope_plan, temp_dir=layout.temp)
+    with run.clock("shards"):
+        already = sum(r.records + len(r.failures) for r in done.values())
         total = sum(scope.records for scope in open_scopes)
-        for receipt in watch(receipts, total=total, done=before):
+        for receipt in watch(_receipts(run, ready, tasks, workers), total=total, done=already):
             done[receipt.shard] = receipt
-    with run.phases("merge"):
+    with run.clock("merge"):
         for scope in open_scopes:
-            merge(run.layout, scope, [done[shard] for shard in scope.shards], recipe(run, ready))
-    with run.phases("overview"):
-        _draw_overviews(run, ready)
-    finish(run, ready, crew)
+            merge(layout, scope, [done[shard] for shard in scope.shards], recipe(run, ready))
+    if not run.settings.record_id:
+        with run.clock("pages"):
+            _write_pages(run, MergedRun(ready.job, ready.excerpts))
+    finish(run, ready, workers, devices)
 
 
-def _draw_overviews(run: Run, ready: Preflight) -> None:
-    """The contact sheets that are missing, of the splits of this run."""
-    missing = [s.name for s in run.scopes if not run.layout.overview(s.name).exists()]
-    if run.settings.record_id or not missing:
+def _receipts(
+    run: Run, ready: Preflight, tasks: Sequence[Task], workers: Workers
+) -> Iterator[Receipt]:
+    """What the workers commit; what was checked and has changed since is no wrong use."""
+    assembly: Assembly | None = ready.take_assembly()
+    if not workers.in_this_process:
+        assembly = None  # workers load their own: this one's memory is given back
+    if not tasks:
         return
-    artifacts, _ = bind_artifacts(ready.job.artifacts, subject_of(ready.job, run.built.loaded))
-    for split in missing:
-        write_overview(ready.job, artifacts, split)
+    try:
+        yield from run.inputs.runner.run(ready.job, tasks, workers, assembly)
+    except UsageError as error:
+        raise RunError(str(error)) from error
+
+
+def _write_pages(run: Run, merged: MergedRun) -> None:
+    """The pages that are missing, of the splits of this run."""
+    for page in run.inputs.pages.values():
+        for scope in run.scopes:
+            if page.is_due(run.layout, scope.name):
+                page.write(merged, scope.name)
 
 
 def _done_before(run: Run, scopes: Sequence[Scope]) -> dict[Shard, Receipt]:
     done: dict[Shard, Receipt] = {}
     for scope in scopes:
-        done |= committed(
-            run.layout, scope.name, scope.shards, fingerprint=run.built.job.fingerprint
-        )
+        done |= committed(run.layout, scope.name, scope.shards, fingerprint=run.inputs.fingerprint)
     return done
 
 

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from artifactgen import __version__
+from artifactgen.device import Devices
 from artifactgen.errors import RunError
 from artifactgen.preflight import Preflight
-from artifactgen.reducer import Recipe, recorded_failures
+from artifactgen.reducer import Recipe
 from artifactgen.store.atomic import write_json
 from artifactgen.store.output import foreign_files
 from artifactgen.store.report import RunFacts, write_reports
+from artifactgen.store.results import recorded_failures
 from distributed import describe
 from distributed.run import Run
-from distributed.runners.base import Crew
+from distributed.runners.base import Workers
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,12 @@ def recipe(run: Run, ready: Preflight) -> Recipe:
         embedding_shape=ready.embedding_shape,
         classes=job.catalog.classes,
         meta={
-            "model": job.model.backbone,
-            "checkpoint_sha256": job.checkpoint_sha256,
+            "model": job.model.name,
+            "checkpoint_sha256": job.checkpoint.sha256,
             "precision": job.precision,
             "image_size": list(job.model.image_size or ()),
             "artifactgen": __version__,
-            **ready.details.get("embeddings", {}),
+            **ready.resolved.get("embeddings", {}),
         },
         status=_status(run, ready),
         fingerprint=job.fingerprint,
@@ -41,10 +43,10 @@ def recipe(run: Run, ready: Preflight) -> Recipe:
 
 
 def _status(run: Run, ready: Preflight) -> dict[str, str]:
-    return {**ready.status, **dict.fromkeys(run.built.switched_off, "off")}
+    return {**ready.status, **dict.fromkeys(run.inputs.switched_off, "off")}
 
 
-def finish(run: Run, ready: Preflight, crew: Crew) -> None:
+def finish(run: Run, ready: Preflight, workers: Workers, devices: Devices) -> None:
     """Report a run whose scopes are merged, and declare it complete.
 
     Raises:
@@ -54,15 +56,15 @@ def finish(run: Run, ready: Preflight, crew: Crew) -> None:
         results = {run.scopes[0].name: run.result(run.scopes[0].name) or {}}
     else:
         results = _merged_splits(run)
-        _report(run, ready, crew, results)
+        _report(run, ready, workers, devices, results)
     own = [results[scope.name] for scope in run.scopes]
     records, failures = _count(own)
-    log.info(describe.outcome(records, failures, run.phases.with_total()))
+    log.info(describe.outcome(records, failures, run.clock.with_total()))
     for name in foreign_files(run.layout):
         log.info("%s is not of this program, and was left alone.", run.layout.root / name)
     _check_failures(run, results)
     if not run.settings.record_id:
-        success = {"fingerprint": run.built.job.fingerprint, "splits": list(results)}
+        success = {"fingerprint": run.inputs.fingerprint, "splits": list(results)}
         write_json(run.layout.success, success, temp_dir=run.layout.temp)
     shutil.rmtree(run.layout.temp, ignore_errors=True)
     log.info(describe.where(run.layout))
@@ -75,7 +77,7 @@ def _count(results: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
 
 
 def _check_failures(run: Run, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Hold everything that is to be called complete against `max_failures`."""
+    """Check what is to be called complete: not more than `max_failures` of it failed."""
     records, failures = _count(results.values())
     if failures <= run.settings.max_failures * (records + failures):
         return
@@ -91,32 +93,38 @@ def _check_failures(run: Run, results: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _merged_splits(run: Run) -> dict[str, dict[str, Any]]:
     """Results of all splits that are merged in the directory, by this run or an earlier one."""
-    names = list(dict.fromkeys((*run.built.all_splits, *(scope.name for scope in run.scopes))))
+    names = list(dict.fromkeys((*run.inputs.all_splits, *(scope.name for scope in run.scopes))))
     results = {name: run.result(name) for name in names}
     return {name: result for name, result in results.items() if result is not None}
 
 
-def _report(run: Run, ready: Preflight, crew: Crew, results: Mapping[str, dict[str, Any]]) -> None:
+def _report(
+    run: Run,
+    ready: Preflight,
+    workers: Workers,
+    devices: Devices,
+    results: Mapping[str, dict[str, Any]],
+) -> None:
     failures = [f for name in results for f in recorded_failures(run.layout, name)]
-    job, audit = ready.job, run.built.loaded.audit
+    job, audit = ready.job, ready.audit
     status = _status(run, ready)
     facts = RunFacts(
         command=run.command,
         configuration=run.configuration,
-        settings=run.built.settings,
+        settings=run.inputs.deciding,
         fingerprint=job.fingerprint,
         checkpoint={
-            "path": str(job.checkpoint),
-            "sha256": job.checkpoint_sha256,
+            "path": str(job.checkpoint.path),
+            "sha256": job.checkpoint.sha256,
             "summary": audit.summary(),
             "audit": audit.as_dict(),
         },
         artifacts={
-            name: {"status": status[name], **ready.details.get(name, {})} for name in status
+            name: {"status": status[name], **ready.resolved.get(name, {})} for name in status
         },
-        device=describe.device(job),
-        workers=crew.workers,
-        started=run.phases.started,
-        seconds=run.phases.with_total(),
+        device=devices.name,
+        workers=workers.count,
+        started=run.clock.started,
+        seconds=run.clock.with_total(),
     )
     write_reports(run.layout, results, failures, facts, classes=job.classes or job.catalog.classes)

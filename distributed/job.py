@@ -13,12 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from artifactgen.clock import Clock
 from artifactgen.errors import ArtifactGenError, ConfigError, RunError
 from artifactgen.store.layout import safe_name
-from distributed.build import build
+from artifactgen.store.output import check_output
+from distributed import describe
 from distributed.console import log_error, show_tracebacks
-from distributed.execute import execute
-from distributed.run import Phases, Run, plan
+from distributed.inputs import read_inputs
+from distributed.run import Run, plan
 from distributed.settings import parse
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ def run_job(config: DictConfig) -> None:
 
     Raises:
         JobFailedError: the job of a single run failed.
-        ArtifactGenError: a job of a sweep failed; it was told, and the other jobs go on.
+        ArtifactGenError: a job of a sweep failed; it was reported, and the other jobs go on.
     """
     try:
         _run(config)
@@ -58,14 +60,43 @@ def _run(config: DictConfig) -> None:
     if composed["debug"] is True:
         show_tracebacks()
     settings, kinds = parse(composed)
-    phases = Phases()
+    clock, import_from = Clock(), user_modules()
+    sys.path += [folder for folder in import_from if folder not in sys.path]
     try:
-        with phases("setup"):
-            built = build(settings, kinds)
-            scopes = plan(settings, built)
-        execute(Run(settings, built, _command(), composed, scopes, phases))
+        with clock("setup"):
+            inputs = read_inputs(settings, kinds)
+            scopes = plan(settings, inputs)
+        _begin(Run(settings, inputs, _command(), composed, scopes, clock, import_from))
     except OSError as error:
         raise _explain_os_error(error) from error
+
+
+def _begin(run: Run) -> None:
+    """Say what the run is about, and do what is missing of it."""
+    for line in describe.inputs(run):
+        log.info(line)
+    data_root = getattr(run.inputs.source, "root", None)
+    check_output(run.layout, data_root=Path(data_root) if data_root else None)
+    if not run.changes() and run.is_complete():
+        log.info("Complete: nothing to do. %s", describe.where(run.layout))
+        return
+    from distributed.execute import execute  # torch and timm take seconds to import
+
+    execute(run)
+
+
+def user_modules() -> tuple[str, ...]:
+    """Folders in which classes of the user's configuration are looked for.
+
+    The folder given as `--config-dir`, and the one that it lies in: classes beside it.
+    """
+    given = [
+        source.path.removeprefix("file://")
+        for source in HydraConfig.get().runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    folders = [Path(path).absolute() for path in given]
+    return tuple(str(place) for folder in folders for place in (folder.parent, folder))
 
 
 def _command() -> str:

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from distributed.cli import run_command
+from artifactgen import __version__
+from distributed.usage import usage
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run the program with command-line arguments; its exit code."""
+    if list(arguments) == ["--version"]:
+        sys.stdout.write(f"artifactgen {__version__}\n")
+        return 0
+    if list(arguments) in (["--help"], ["-h"]):
+        sys.stdout.write(usage())
+        return 0
+    from distributed.cli import run_hydra  # half a second that help need not wait for
+
+    return run_hydra(arguments)
 
 
 def main() -> None:

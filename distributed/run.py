@@ -1,66 +1,77 @@
-"""What a run is: its settings, what was built for them, and its plan."""
+"""What a run is: its settings, what goes into it, and its plan. This file needs no torch."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from artifactgen.plan import Scope
-from artifactgen.reducer import merged
-from artifactgen.store.layout import Layout
-from distributed.build import Built
-from distributed.planning import plan_records, plan_splits
+from artifactgen.clock import Clock
+from artifactgen.errors import OutputError
+from artifactgen.plan import Scope, plan_records, plan_splits
+from artifactgen.store.layout import REPORTS, Layout
+from artifactgen.store.output import difference_to, refuse_other_settings
+from artifactgen.store.results import merged
+from distributed.inputs import Inputs
 from distributed.settings import Settings
-
-
-@dataclass(slots=True)
-class Phases:
-    """Seconds of the run by phase."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    started: datetime = field(default_factory=lambda: datetime.now().astimezone())
-    _start: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Charge the block to a phase."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-    def with_total(self) -> dict[str, float]:
-        """By phase, and `total` since the start."""
-        return {**self.seconds, "total": round(time.perf_counter() - self._start, 3)}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One command, and everything that was built for it."""
+    """One command, and everything that is known of it without a model."""
 
     settings: Settings
-    built: Built
+    inputs: Inputs
     command: str
     """Typed again, it resumes the run."""
     configuration: Mapping[str, Any]
     scopes: tuple[Scope, ...]
-    phases: Phases
+    clock: Clock
+    import_from: tuple[str, ...] = ()
+    """Folders of the user's own modules."""
 
     @property
     def layout(self) -> Layout:
-        return self.built.job.layout
+        return Layout(self.settings.output_dir.absolute())
 
     def result(self, scope: str) -> dict[str, Any] | None:
         """What a scope was merged to with these settings; None where that is still to be done."""
-        return merged(self.layout, scope, fingerprint=self.built.job.fingerprint)
+        return merged(self.layout, scope, fingerprint=self.inputs.fingerprint)
+
+    def changes(self) -> list[str]:
+        """How the settings differ from those that made what is there, where it may be replaced.
+
+        Raises:
+            OutputError: they differ, and it may not.
+        """
+        changes = difference_to(self.layout, self.inputs.deciding)
+        if changes and not self.settings.overwrite:
+            refuse_other_settings(self.layout, changes)
+        if changes and self.settings.record_id:
+            raise OutputError(
+                "overwrite=true with record_id would remove the artifacts of all other records. "
+                "Give another output_dir."
+            )
+        return changes
+
+    def is_complete(self) -> bool:
+        """Whether everything is there that was asked for, made with these settings."""
+        results = [self.result(scope.name) for scope in self.scopes]
+        if self.settings.record_id:
+            return all(result is not None and not result["failures"] for result in results)
+        reports = (self.layout.root / name for name in REPORTS)
+        if None in results or not all(report.exists() for report in reports):
+            return False
+        return not any(
+            page.is_due(self.layout, scope.name)
+            for page in self.inputs.pages.values()
+            for scope in self.scopes
+        )
 
 
-def plan(settings: Settings, built: Built) -> tuple[Scope, ...]:
+def plan(settings: Settings, inputs: Inputs) -> tuple[Scope, ...]:
     """The scopes of a run: the splits, or the records that were asked for by id."""
-    splits, batch_size = built.job.catalog.splits, built.job.batch_size
+    splits, batch_size = inputs.catalog.splits, settings.data.batch_size
     scopes = plan_splits(splits, batch_size=batch_size, limit=settings.limit)
     if settings.record_id:
         return (plan_records(scopes, splits, settings.record_id, batch_size=batch_size),)

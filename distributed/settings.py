@@ -1,19 +1,19 @@
 """The configuration as typed, validated values.
 
 Hydra composes; this file checks. Nothing below `distributed/build.py` sees a `DictConfig`, and
-nothing in the program sees an option that was not checked.
+nothing in the program sees an option that was not checked. It needs neither torch nor a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from artifactgen.device import Accelerator, Precision
 from artifactgen.errors import ConfigError, did_you_mean
+from artifactgen.types import Accelerator, Precision
 
 Split = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -45,46 +45,49 @@ Size = Annotated[
 ]
 
 
+SECTIONS = ("data", "model", "cluster")
+"""Sections of the root that name a class and are no kind of artifact."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class ModelSettings(_Section):
-    """`model`: which architecture to build."""
-
-    backbone: str
-    num_classes: Annotated[int, Field(ge=0)] | None = None
-    in_chans: Annotated[int, Field(gt=0)] = 3
-    global_pool: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    options: dict[str, Any] = {}
-    compile: bool = False
-
-
-class DataSettings(BaseModel):
-    """`data`: what every source has in common; the rest are options of the source itself."""
+class _OpenSection(BaseModel):
+    """A section that names a class; what is not listed here are options of that class."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     target: str = Field(alias="_target_")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the class."""
+        return dict(self.model_extra or {})
+
+
+class ModelSettings(_OpenSection):
+    """`model`: what every family has in common."""
+
+    num_classes: Annotated[int, Field(ge=0)] | None = None
+    in_chans: Annotated[int, Field(gt=0)] = 3
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    compile: bool = False
+
+
+class DataSettings(_OpenSection):
+    """`data`: what every source has in common."""
+
     batch_size: Annotated[int, Field(gt=0)]
     num_workers: Annotated[int, Field(gt=0)]
     image_size: Size | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
 
-    @property
-    def source_options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
-
-class ClusterSettings(_Section):
-    """`cluster`: who does the work."""
-
-    runner: Literal["auto", "inline", "ray"] = "auto"
-    workers: Annotated[int, Field(gt=0)] | None = None
-    threads_per_worker: Annotated[int, Field(gt=0)] | None = None
+class ClassSettings(_OpenSection):
+    """A section that has nothing in common with others: `cluster`, each of `pages`."""
 
 
 class Settings(_Section):
@@ -110,7 +113,8 @@ class Settings(_Section):
     data: DataSettings
     model: ModelSettings
     paths: dict[str, Any] = {}
-    cluster: ClusterSettings = ClusterSettings()
+    cluster: ClassSettings
+    pages: dict[str, ClassSettings] = {}
 
 
 class ArtifactSettings(_Section):
@@ -128,8 +132,8 @@ def parse(config: Mapping[str, Any]) -> tuple[Settings, dict[str, ArtifactSettin
         config: plain containers, interpolations resolved.
 
     Returns:
-        The settings, and the kinds of artifact by name. A kind is any root section other than
-        `data` and `model` that names a class under `_target_`; `generate_<name>` switches it.
+        The settings, and the kinds of artifact by name. A kind is any root section that names a
+        class under `_target_`, save those of `SECTIONS`; `generate_<name>` switches it.
 
     Raises:
         ConfigError: one line for each option that is missing, unknown or out of range.
@@ -142,7 +146,7 @@ def parse(config: Mapping[str, Any]) -> tuple[Settings, dict[str, ArtifactSettin
     names = [
         key
         for key, value in config.items()
-        if isinstance(value, Mapping) and "_target_" in value and key not in ("data", "model")
+        if isinstance(value, Mapping) and "_target_" in value and key not in SECTIONS
     ]
     kinds = {name: _artifact(name, config) for name in names}
     of_kinds = {*names, *(f"generate_{name}" for name in names)}

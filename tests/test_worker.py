@@ -23,7 +23,7 @@ from artifactgen.engine import Normalization
 from artifactgen.errors import CheckpointError, DataError
 from artifactgen.job import Job
 from artifactgen.models.checkpoint import read_checkpoint
-from artifactgen.models.timm import ModelSpec
+from artifactgen.models.timm import Timm
 from artifactgen.preflight import preflight
 from artifactgen.store.layout import attention_file, gradcam_file
 from artifactgen.store.ledger import committed, is_intact
@@ -74,7 +74,7 @@ def make_job(checkpoint: Path, tmp_path: Path) -> MakeJob:
         job = Job(
             source=source,
             catalog=source.scan(),
-            model=ModelSpec("test_vit", num_classes=len(CLASSES), image_size=(SIZE, SIZE)),
+            model=Timm(backbone="test_vit", num_classes=len(CLASSES), image_size=(SIZE, SIZE)),
             checkpoint=checkpoint,
             checkpoint_sha256=read_checkpoint(checkpoint).sha256,
             classes=CLASSES,

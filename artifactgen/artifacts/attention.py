@@ -11,29 +11,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from artifactgen.artifacts.attention_rows import FirstRow, HeadMean, MeanRow, WindowMean, rollout
-from artifactgen.artifacts.base import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
+from artifactgen.artifacts.base import (
+    Arrays,
+    Artifact,
+    BoundArtifact,
+    Excerpt,
+    Excerpts,
+    Picture,
+    Subject,
+    Tensors,
+    View,
+)
 from artifactgen.errors import ConfigError
-from artifactgen.introspect.forward import Pass, Reader, Taps
-from artifactgen.introspect.grid import pools_patches
-from artifactgen.introspect.probe import probe
+from artifactgen.introspect.forward import Pass
 from artifactgen.introspect.sites import AttentionSite, attention_sites
+from artifactgen.introspect.taps import Reader, Taps
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
 from artifactgen.rendering.figure.attention import AttentionFigure
-from artifactgen.rendering.figure.geometry import FigureLayout
+from artifactgen.rendering.figure.geometry import FigureLayout, Rect
 from artifactgen.rendering.png import encode_png
-from artifactgen.store.layout import attention_file
+from artifactgen.store.layout import safe_name
 
 Method = Literal["cls", "mean_query", "rollout"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionMaps:
+class AttentionMaps(Artifact):
     """Options of attention maps."""
+
+    files: ClassVar[tuple[str, ...]] = ("attention_maps/*_attention.png",)
 
     method: Method = "cls"
     """`cls`: the class token's row, or the mean over the patches' rows where the model has no class
@@ -51,7 +63,7 @@ class AttentionMaps:
             UnsupportedError: the model computes none that can be shown.
             ConfigError: a block that there is not, or blocks that do not go together.
         """
-        sites = attention_sites(probe(subject.model, subject.image_size, channels=subject.channels))
+        sites = attention_sites(subject.probe)
         if not self.layers:
             raise ConfigError("attention.layers is empty: give block indices such as [-1].")
         blocks = tuple(dict.fromkeys(_block_index(index, len(sites)) for index in self.layers))
@@ -112,11 +124,13 @@ def _rollout_sites(sites: Sequence[AttentionSite]) -> tuple[AttentionSite, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class BoundAttention:
+class BoundAttention(BoundArtifact):
     """Computes `attention`, float32 (B, L, A, h, w): probabilities from the query to each patch.
 
     For `rollout`, L and A are 1.
     """
+
+    maps = ("attention",)
 
     options: AttentionMaps
     subject: Subject
@@ -138,7 +152,8 @@ class BoundAttention:
             return "class token" if site.has_class_query else "pooling query"
         if self.options.method == "mean_query" or not site.has_class_query:
             return "mean over patches"
-        return "mean over patches" if pools_patches(self.subject.model) else "class token"
+        pools_patches = self.subject.network.traits.pools_patches
+        return "mean over patches" if pools_patches else "class token"
 
     def _reader(self, site: AttentionSite) -> Reader:
         if self._is_rollout:
@@ -153,8 +168,8 @@ class BoundAttention:
     def _is_rollout(self) -> bool:
         return self.options.method == "rollout"
 
-    def compute(self, run: Pass) -> Tensors:
-        kept = [run.attention[tap] for tap in self.taps.attention]
+    def compute(self, forward_pass: Pass) -> Tensors:
+        kept = [forward_pass.attention[tap] for tap in self.taps.attention]
         if self._is_rollout:
             skipped = self.sites[-1].grid.prefix_tokens
             query = slice(0, 1) if self.query == "class token" else slice(skipped, None)
@@ -164,12 +179,6 @@ class BoundAttention:
         grid = self.sites[-1].grid
         patches_BLAN = rows_BLAN[..., grid.prefix_tokens :]
         return {"attention": torch.unflatten(patches_BLAN, -1, grid.size)}
-
-    def settle(self, run: Pass) -> AttentionMaps:
-        return self.options
-
-    def trial(self) -> Trial:
-        return Trial(self)
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         picture = self.figure.draw(
@@ -184,7 +193,8 @@ class BoundAttention:
             "Method": self._what(),
             "Layer": ", ".join(site.path for site in self.sites),
         }
-        yield attention_file(view.sample.record_id), encode_png(picture, text)
+        name = safe_name(view.sample.record_id)
+        yield f"attention_maps/{name}_attention.png", encode_png(picture, text)
 
     def _subtitle(self, view: View) -> str:
         parts = []
@@ -203,22 +213,21 @@ class BoundAttention:
         within = " within windows" if any(site.windows for site in self.sites) else ""
         return f"attention{within}, mean over queries"
 
-    def excerpts(
-        self, files: Sequence[str], *, label: int | None, prediction: int | None
-    ) -> tuple[Excerpt, ...]:
+    @property
+    def excerpts(self) -> Excerpts:
         title = "Rollout" if self._is_rollout else "Mean attention"
-        last_block = self.figure.geometry.bands[-1]
-        return (Excerpt(title, next(iter(files), None), last_block.means[0]),)
+        return partial(_excerpt, title, self.figure.geometry.bands[-1].means[0])
 
-    def columns(self) -> tuple[str, ...]:
-        return ()
-
-    def maps(self) -> tuple[str, ...]:
-        return ("attention",)
-
-    def describe(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Any]:
         return {
             "method": self.options.method,
             "layers": list(range(len(self.sites))) if self._is_rollout else list(self.blocks),
             "query": self.query,
         }
+
+
+def _excerpt(
+    title: str, region: Rect, files: Sequence[str], *, label: int | None, prediction: int | None
+) -> tuple[Excerpt, ...]:
+    """The mean over heads, laid over the image."""
+    return (Excerpt(title, next(iter(files), None), region),)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from artifactgen.artifacts.base import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
+from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject, Tensors
 from artifactgen.errors import ConfigError
-from artifactgen.introspect.forward import Pass, Taps
-from artifactgen.introspect.grid import grid_of, has_class_token
+from artifactgen.introspect.forward import Pass
+from artifactgen.introspect.grid import grid_of
 
 Pooling = Literal["auto", "cls", "mean", "cls+mean", "max", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedding:
+class Embedding(Artifact):
     """Options: how the features of an image become one vector."""
 
     pooling: Pooling = "auto"
@@ -28,65 +27,50 @@ class Embedding:
 
     def bind(self, subject: Subject) -> BoundEmbedding:
         """Resolve against a model; `ConfigError` if it has no class token to take."""
-        if "cls" in self.pooling and not has_class_token(subject.model):
+        if "cls" in self.pooling and not subject.network.traits.has_class_token:
             raise ConfigError(
                 f"pooling={self.pooling}: {type(subject.model).__name__} has no class token. "
                 "Use pooling=auto or pooling=mean."
             )
-        return BoundEmbedding(self.pooling, subject)
+        return BoundEmbedding(self, subject)
 
 
 @dataclass(frozen=True, slots=True)
-class BoundEmbedding:
+class BoundEmbedding(BoundArtifact):
     """Computes `embeddings`, float32 (B, D), or (B, D, h, w) for `pooling=none`."""
 
-    pooling: Pooling
+    columns = ("embeddings",)
+
+    options: Embedding
     subject: Subject
-    taps = Taps()
 
-    def compute(self, run: Pass) -> Tensors:
-        return {"embeddings": self._pool(run).float()}
+    def compute(self, forward_pass: Pass) -> Tensors:
+        return {"embeddings": self._pool(forward_pass).float()}
 
-    def _pool(self, run: Pass) -> Tensor:
-        if self.pooling == "auto":
-            return run.pre_logits_BD
-        if not isinstance(run.features, Tensor):
+    def _pool(self, forward_pass: Pass) -> Tensor:
+        pooling, features = self.options.pooling, forward_pass.features
+        if pooling == "auto":
+            return forward_pass.pre_logits_BD
+        if not isinstance(features, Tensor):
             raise ConfigError(
-                f"pooling={self.pooling}: {type(self.subject.model).__name__} has features of "
+                f"pooling={pooling}: {type(self.subject.model).__name__} has features of "
                 "several branches. Use pooling=auto."
             )
-        class_token_BD = run.features[:, 0]
-        if self.pooling == "cls":
+        class_token_BD = features[:, 0]
+        if pooling == "cls":
             return class_token_BD
-        grid = grid_of(self.subject.model, run.features, image_size=run.image_size)
-        features_BDhw = grid(run.features)
-        if self.pooling == "none":
+        grid = grid_of(self.subject.network.traits, features, image_size=forward_pass.image_size)
+        features_BDhw = grid(features)
+        if pooling == "none":
             return features_BDhw
-        if self.pooling == "max":
+        if pooling == "max":
             return features_BDhw.amax((2, 3))
         mean_BD = features_BDhw.mean((2, 3))
-        return mean_BD if self.pooling == "mean" else torch.cat([class_token_BD, mean_BD], 1)
+        return mean_BD if pooling == "mean" else torch.cat([class_token_BD, mean_BD], 1)
 
-    def settle(self, run: Pass) -> Embedding:
-        self._pool(run)
-        return Embedding(pooling=self.pooling)
+    def calibrate(self, forward_pass: Pass) -> BoundEmbedding:
+        self._pool(forward_pass)
+        return self
 
-    def trial(self) -> Trial:
-        return Trial(self)
-
-    def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
-        yield from ()
-
-    def excerpts(
-        self, files: Sequence[str], *, label: int | None, prediction: int | None
-    ) -> tuple[Excerpt, ...]:
-        return ()
-
-    def columns(self) -> tuple[str, ...]:
-        return ("embeddings",)
-
-    def maps(self) -> tuple[str, ...]:
-        return ()
-
-    def describe(self) -> dict[str, Any]:
-        return {"pooling": self.pooling}
+    def resolved(self) -> dict[str, Any]:
+        return {"pooling": self.options.pooling}

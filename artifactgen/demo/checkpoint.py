@@ -1,4 +1,4 @@
-"""`python -m artifactgen.demo`: a data set and a model trained on it, made on the spot in a minute.
+"""A data set and a model trained on it, made on the spot in a minute.
 
 Writes cine cardiac phantoms in ACDC's layout, trains a small vision transformer on `training/` to
 tell the five groups apart, tests it on `testing/`, and saves it in the layout of Lightning.
@@ -6,8 +6,6 @@ tell the five groups apart, tests it on `testing/`, and saves it in the layout o
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,9 +26,10 @@ from artifactgen.data.nifti import read_nifti
 from artifactgen.demo.imaging import LV_CAVITY, MYOCARDIUM, RV_CAVITY
 from artifactgen.demo.phantom import Phantom
 from artifactgen.demo.training import STRUCTURE_CELLS, Cohort, Schedule, count_correct, fit
-from artifactgen.errors import ArtifactGenError, RecordError
+from artifactgen.errors import RecordError
 from artifactgen.models.checkpoint import read_checkpoint
-from artifactgen.models.timm import ModelSpec
+from artifactgen.models.file import identify
+from artifactgen.models.timm import Timm
 from artifactgen.store.atomic import replacing
 from artifactgen.types import Sample
 
@@ -55,7 +54,7 @@ def make_demo(source: Phantom, ckpt: Path, *, schedule: Schedule, console: Conso
     with clock("data"):
         catalog = source.scan()
     settings = _settings(source, catalog, schedule)
-    if ckpt.is_file() and read_checkpoint(ckpt).meta.get("hyper_parameters") == settings:
+    if ckpt.is_file() and read_checkpoint(identify(ckpt)).meta.get("hyper_parameters") == settings:
         console.print(f"{ckpt} is there already, made with the same data and settings")
         return
     with clock("read"):
@@ -118,9 +117,9 @@ def _read_structures(source: Phantom, patient: Patient) -> NDArray[np.float32]:
     return np.concatenate(shares)
 
 
-def _spec(source: Phantom, catalog: Catalog) -> ModelSpec:
-    return ModelSpec(
-        BACKBONE,
+def _spec(source: Phantom, catalog: Catalog) -> Timm:
+    return Timm(
+        backbone=BACKBONE,
         num_classes=len(catalog.classes),
         image_size=source.image_size,
         options=dict(OPTIONS),
@@ -152,22 +151,3 @@ def _save(model: nn.Module, settings: dict[str, Any], schedule: Schedule, ckpt: 
     }
     with replacing(ckpt, temp_dir=ckpt.parent) as temp, temp.open("wb") as file:
         torch.save(content, file)  # by handle: by path, torch stores the temporary name
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m artifactgen.demo", description=__doc__)
-    parser.add_argument("--data-root", type=Path, default=Path("demo/data"))
-    parser.add_argument("--ckpt", type=Path, default=Path("demo/demo.ckpt"))
-    options = parser.parse_args(arguments)
-    source = Phantom(root=str(options.data_root), image_size=IMAGE_SIZE, crop_size=CROP_SIZE)
-    try:
-        make_demo(source, options.ckpt, schedule=Schedule(), console=Console(highlight=False))
-    except ArtifactGenError as error:
-        Console(stderr=True, highlight=False).print(error, markup=False)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from artifactgen.models.timm import ModelSpec, build_model
+from artifactgen.models.timm import Timm
 
 STRUCTURE_CELLS = 4
 """Structures are kept on a grid this much finer than the patches, to be moved with the image."""
@@ -54,11 +54,11 @@ class Schedule:
     seed: int = 2022
 
 
-def fit(spec: ModelSpec, cohort: Cohort, schedule: Schedule) -> Any:
+def fit(spec: Timm, cohort: Cohort, schedule: Schedule) -> Any:
     """Train a `VisionTransformer` of timm from scratch; the same seed gives the same weights."""
     with _repeatable(schedule.seed):
         options = {**spec.options, "proj_drop_rate": _DROPOUT}
-        model: Any = build_model(replace(spec, options=options)).requires_grad_(True).train()
+        model: Any = replace(spec, options=options).build().module.requires_grad_(True).train()
         _initialize(model)
         _train(model, nn.Linear(model.embed_dim, _STRUCTURES), cohort, schedule)
     return model.requires_grad_(False).eval()

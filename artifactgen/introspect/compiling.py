@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from artifactgen.introspect.forward import Taps
+from artifactgen.introspect.taps import Taps
 
 
 def compile_parts(model: nn.Module, taps: Taps) -> list[str]:

@@ -8,10 +8,10 @@ the tail of the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,47 +20,9 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from artifactgen.errors import ConfigError
-from artifactgen.introspect.attention import AttentionCall, Interceptor
-
-T = TypeVar("T")
-
-Reader = Callable[[AttentionCall], Any]
-"""What to keep of a block's attention; the rest is gone when the block is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taps:
-    """What an artifact needs of a forward pass; layers by module path."""
-
-    outputs: tuple[str, ...] = ()
-    """Layers whose output to look at."""
-    inputs: tuple[str, ...] = ()
-    """Layers whose (first) input to look at."""
-    attention: tuple[tuple[str, Reader], ...] = ()
-    """Layers that compute attention, and what to keep of it."""
-    gradients: tuple[str, ...] = ()
-    """Layers whose output to look at and to differentiate logits by."""
-
-    @staticmethod
-    def union(taps: Iterable[Taps]) -> Taps:
-        """What all of them need together, each once."""
-        every = list(taps)
-        return Taps(
-            outputs=_once(tap.outputs for tap in every),
-            inputs=_once(tap.inputs for tap in every),
-            attention=_once(tap.attention for tap in every),
-            gradients=_once(tap.gradients for tap in every),
-        )
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Every layer that is looked at."""
-        readers = tuple(path for path, _ in self.attention)
-        return _once((self.outputs, self.inputs, readers, self.gradients))
-
-
-def _once(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
-    return tuple(dict.fromkeys(item for group in groups for item in group))
+from artifactgen.introspect.attention import Interceptor
+from artifactgen.introspect.taps import Reader, Taps
+from artifactgen.models.base import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +32,10 @@ class Pass:
     x_BCHW: Tensor
     """The normalised images that went in."""
     features: Any
-    """Output of timm's `forward_features`: (B, N, D), (B, C, h, w) or (B, h, w, C); a list of
-    such for architectures of several branches."""
+    """What the family calls so: of timm, the output of `forward_features`, (B, N, D), (B, C, h, w)
+    or (B, h, w, C); a list of such for architectures of several branches."""
     pre_logits_BD: Tensor
-    """What the classifier is fed with: timm's `forward_head(…, pre_logits=True)`."""
+    """What the classifier is fed with."""
     logits_BK: Tensor | None
     """None for a model without a classifier."""
     outputs: Mapping[str, Tensor]
@@ -90,19 +52,11 @@ class Pass:
         return height, width
 
 
-class TimmModel(Protocol):
-    """The two halves of every timm model that the pass relies on."""
-
-    def forward_features(self, x_BCHW: Tensor) -> Any: ...
-
-    def forward_head(self, features: Any, *, pre_logits: bool = False) -> Any: ...
-
-
-def forward(model: nn.Module, x_BCHW: Tensor, *, taps: Taps, classify: bool) -> Pass:
-    """Run a timm model once.
+def forward(network: Network, x_BCHW: Tensor, *, taps: Taps, classify: bool) -> Pass:
+    """Run a model once.
 
     Args:
-        model: in eval mode, its weights without `requires_grad`.
+        network: the model.
         x_BCHW: normalised images, on the model's device.
         taps: what to keep. Outputs under `gradients` carry a graph to the logits.
         classify: whether the model has a classifier to ask for logits.
@@ -113,15 +67,13 @@ def forward(model: nn.Module, x_BCHW: Tensor, *, taps: Taps, classify: bool) -> 
     Raises:
         ConfigError: a tapped layer gives no tensor, or computes no attention.
     """
-    halves = cast(TimmModel, model)
     # A tail with autograd may need what was computed before it, which inference mode forbids.
     with torch.no_grad() if taps.gradients else torch.inference_mode():
-        with _Tapped(model, taps) as kept:
-            features = halves.forward_features(x_BCHW)
-            logits_BK = only_tensor(halves.forward_head(features)) if classify else None
+        with _Tapped(network.module, taps) as kept:
+            features, logits_BK = network.forward(x_BCHW, classify=classify)
         kept.require(taps)
         features = tree_map_only(Tensor, Tensor.detach, features)
-        pre_logits_BD = only_tensor(halves.forward_head(features, pre_logits=True))
+        pre_logits_BD = network.embed(features)
     return Pass(
         x_BCHW, features, pre_logits_BD, logits_BK, kept.outputs, kept.inputs, kept.attention
     )
@@ -141,14 +93,6 @@ def eager_graph() -> Iterator[None]:
         if torch.cuda.is_available():
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
-
-
-def only_tensor(output: Any) -> Tensor:
-    """The classifier's output, where an architecture wraps it."""
-    while isinstance(output, (tuple, list)) and len(output) == 1:
-        output = output[0]
-    assert isinstance(output, Tensor), type(output)
-    return output
 
 
 class _Tapped:

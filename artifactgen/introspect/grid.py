@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from artifactgen.errors import ConfigError, did_you_mean
+from artifactgen.models.base import Traits
 
 
-def get_layer(model: nn.Module, path: str, *, option: str) -> nn.Module:
-    """The module at a dotted path; `ConfigError` naming `option` if there is none."""
+def require_layer(model: nn.Module, path: str, *, option: str) -> None:
+    """`ConfigError` naming `option` if a model has no module at a dotted path."""
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if path and path in modules:
-        return modules[path]
+        return
     raise ConfigError(
         f"{option}={path}: {type(model).__name__} has no such module. "
         f"{did_you_mean(path, filter(None, modules))}"
@@ -48,11 +49,11 @@ class Grid:
         return activation.permute(0, 3, 1, 2) if self.channels_last else activation
 
 
-def grid_of(model: nn.Module, activation: Tensor, *, image_size: tuple[int, int]) -> Grid:
-    """Tell the layout of a layer's activation.
+def grid_of(traits: Traits, activation: Tensor, *, image_size: tuple[int, int]) -> Grid:
+    """How a layer's activation lies over the image.
 
     Args:
-        model: a timm model; its `num_prefix_tokens` and `output_fmt` decide where shapes do not.
+        traits: of the model; they decide where shapes do not.
         activation: an output of the layer, (B, N, C), (B, h, w, C) or (B, C, h, w).
         image_size: (H, W) of the input in pixels.
 
@@ -61,9 +62,9 @@ def grid_of(model: nn.Module, activation: Tensor, *, image_size: tuple[int, int]
     """
     grid = None
     if activation.ndim == 4:
-        grid = map_grid(model, activation.shape, image_size)
+        grid = map_grid(traits, activation.shape, image_size)
     elif activation.ndim == 3:
-        grid = tokens_grid(model, activation.shape[1], image_size=image_size)
+        grid = tokens_grid(traits, activation.shape[1], image_size=image_size)
     if grid is None:
         raise ConfigError(
             f"The layer's output has shape {tuple(activation.shape)}: no position for each part of "
@@ -72,14 +73,14 @@ def grid_of(model: nn.Module, activation: Tensor, *, image_size: tuple[int, int]
     return grid
 
 
-def map_grid(model: nn.Module, shape: tuple[int, ...], image_size: tuple[int, int]) -> Grid | None:
+def map_grid(traits: Traits, shape: tuple[int, ...], image_size: tuple[int, int]) -> Grid | None:
     """The model's usual order of dimensions, or the other where only that has the image's form.
 
     Layers within a block may have another one: ConvNeXt normalises with channels last.
     """
     _, first, second, third = shape
     orders = [Grid(second, third), Grid(first, second, channels_last=True)]
-    if getattr(model, "output_fmt", "NCHW") == "NHWC":
+    if traits.channels_last:
         orders.reverse()
     formed = [grid for grid in orders if _has_form(grid.size, image_size)]
     return next(iter(formed), None)
@@ -93,54 +94,42 @@ def _has_form(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
     return abs(height - width * image_height / image_width) < max(2.0, 0.1 * height)
 
 
-def tokens_grid(model: nn.Module, tokens: int, *, image_size: tuple[int, int]) -> Grid | None:
+def tokens_grid(traits: Traits, tokens: int, *, image_size: tuple[int, int]) -> Grid | None:
     """The grid that tokens form once those before the patches are left out; None if none fits.
 
     As many are left out as the model says; where it says nothing, none, or else a class token, if
     it has one: a padded window can have as many tokens as a grid and one. In some layers of some
     models the tokens before the patches are not there yet.
     """
-    said = getattr(model, "num_prefix_tokens", None)
-    if said is None:
-        possible = [0, 1] if has_class_token(model) else [0]
+    stated = traits.prefix_tokens
+    if stated is None:
+        possible = [0, 1] if traits.has_class_token else [0]
     else:
-        possible = list(dict.fromkeys((int(said), 0)))
+        possible = list(dict.fromkeys((stated, 0)))
     for prefix in possible:
-        patches = patch_grid(model, tokens - prefix, image_size=image_size)
+        patches = patch_grid(traits, tokens - prefix, image_size=image_size)
         if patches is not None and tokens - prefix > 1:
             return Grid(*patches, prefix)
     return None
 
 
 def patch_grid(
-    model: nn.Module, patches: int, *, image_size: tuple[int, int]
+    traits: Traits, patches: int, *, image_size: tuple[int, int]
 ) -> tuple[int, int] | None:
     """Height and width of the grid that patches form; None where no grid has as many.
 
     The model's own where it has as many patches; else, as in later stages of a hierarchical
     model, the one of the image's aspect ratio.
     """
-    units = getattr(model, "mask_spatial_shape", None)
+    units, own = traits.mask_units, traits.patch_grid
     if units is not None:
-        # Hiera holds tokens by their place in mask units, not row by row, until a unit is a token.
-        return (int(units[0]), int(units[1])) if units[0] * units[1] == patches else None
-    own = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+        # Tokens lie by their place in the units, not row by row, until a unit is one token.
+        return units if units[0] * units[1] == patches else None
     if own is not None and own[0] * own[1] == patches:
-        return int(own[0]), int(own[1])
+        return own
     if patches < 1:
         return None
     image_height, image_width = image_size
     height = round((patches * image_height / image_width) ** 0.5)
     width = round((patches * image_width / image_height) ** 0.5)
     return (height, width) if height * width == patches else None
-
-
-def has_class_token(model: nn.Module) -> bool:
-    """Whether the first of the tokens before the patches is a class token."""
-    names = (name for name in dir(model) if name.startswith("cls_token"))
-    return any(getattr(model, name) is not None for name in names)
-
-
-def pools_patches(model: nn.Module) -> bool:
-    """Whether the classifier is fed with an average or maximum over patches."""
-    return getattr(model, "global_pool", None) in ("avg", "avgmax", "max", "catavgmax")

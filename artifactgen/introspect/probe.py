@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from artifactgen.introspect.attention import Interceptor
+from artifactgen.models.base import Network
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What one image of `image_size` met, in the order of the computation."""
 
-    model: nn.Module
+    network: Network
     image_size: tuple[int, int]
     outputs: dict[str, Tensor] = field(default_factory=dict)
     """Module path to the output, where that is one tensor; on no device and without values."""
@@ -29,22 +30,16 @@ class Probe:
     """Module path to the shapes (…, M, N) of the weights that the module itself computes."""
 
 
-def random_image(model: nn.Module, size: tuple[int, int], channels: int) -> Tensor:
+def random_image(network: Network, size: tuple[int, int]) -> Tensor:
     """(1, C, H, W) on the model's device; the same each time."""
-    device = next(model.parameters()).device
+    device = next(network.module.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, channels, *size, generator=generator).to(device)
+    return torch.randn(1, network.family.in_chans, *size, generator=generator).to(device)
 
 
-def probe(model: nn.Module, image_size: tuple[int, int], *, channels: int = 3) -> Probe:
-    """Send one random image through a model; no hook stays.
-
-    Args:
-        model: in eval mode.
-        image_size: (H, W) in pixels.
-        channels: of the image.
-    """
-    seen = Probe(model, image_size)
+def probe(network: Network, image_size: tuple[int, int]) -> Probe:
+    """Send one random image of (H, W) pixels through a model; no hook stays."""
+    model, seen = network.module, Probe(network, image_size)
     interceptor = Interceptor()
     with ExitStack() as stack:
         stack.callback(interceptor.stop)
@@ -53,7 +48,7 @@ def probe(model: nn.Module, image_size: tuple[int, int], *, channels: int = 3) -
             stack.callback(module.register_forward_pre_hook(before).remove)
             stack.callback(module.register_forward_hook(after, always_call=True).remove)
         with torch.inference_mode():
-            model(random_image(model, image_size, channels))
+            model(random_image(network, image_size))
     return seen
 
 

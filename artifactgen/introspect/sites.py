@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from artifactgen.errors import UnsupportedError
-from artifactgen.introspect.grid import Grid, has_class_token, map_grid, tokens_grid
+from artifactgen.introspect.grid import Grid, map_grid, tokens_grid
 from artifactgen.introspect.probe import Probe
 from artifactgen.introspect.windows import Windows, trace_windows
-
-_OVER_OTHER_THINGS = (
-    *("XCA", "CrossCovarianceAttn", "ChannelAttention"),
-    *("HSMSSD", "LinearSelfAttention"),
-)
-"""Layers of timm whose softmax runs over channels, or has no query: a state-space model's states,
-the context scores of MobileViTv2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +37,11 @@ def attention_sites(seen: Probe) -> list[AttentionSite]:
     sites = [site for path in seen.attention if (site := _site(seen, path))]
     if sites:
         return sites
-    name = type(seen.model).__name__
+    model = seen.network.module
+    name = type(model).__name__
     if not seen.attention:
         raise UnsupportedError(f"{name} computes no attention")
-    kinds = sorted({type(seen.model.get_submodule(path)).__name__ for path in seen.attention})
+    kinds = sorted({type(model.get_submodule(path)).__name__ for path in seen.attention})
     raise UnsupportedError(
         f"the attention of {name} ({', '.join(kinds)}) has no weights between positions of the "
         "image that could be shown"
@@ -55,8 +49,9 @@ def attention_sites(seen: Probe) -> list[AttentionSite]:
 
 
 def _site(seen: Probe, path: str) -> AttentionSite | None:
-    layer, shapes = seen.model.get_submodule(path), seen.attention[path]
-    if len(shapes) != 1 or type(layer).__name__ in _OVER_OTHER_THINGS:
+    layer, shapes = seen.network.module.get_submodule(path), seen.attention[path]
+    traits = seen.network.traits
+    if len(shapes) != 1 or type(layer).__name__ in traits.not_over_positions:
         return None
     shape = _with_heads(layer, shapes[0])
     if shape is None:
@@ -69,10 +64,11 @@ def _site(seen: Probe, path: str) -> AttentionSite | None:
         return AttentionSite(path, heads, windows.grid, False, queries, windows)
     if any(isinstance(child, nn.AvgPool1d) for child in layer.children()):
         return None  # each key is a run of tokens, the end of a row and the start of the next
-    grid = tokens_grid(seen.model, keys, image_size=seen.image_size)
+    grid = tokens_grid(traits, keys, image_size=seen.image_size)
     if grid is None or keys == 1:
         return None
-    return AttentionSite(path, heads, grid, _has_class_query(seen.model, grid, queries), queries)
+    has_class_query = traits.has_class_token and (queries == 1 or grid.prefix_tokens > 0)
+    return AttentionSite(path, heads, grid, has_class_query, queries)
 
 
 def _with_heads(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
@@ -91,9 +87,5 @@ def _is_padded(seen: Probe, path: str, keys: int) -> bool:
     block = seen.outputs.get(path.rpartition(".")[0])
     if block is None or block.ndim != 4:
         return False
-    grid = map_grid(seen.model, tuple(block.shape), seen.image_size)
+    grid = map_grid(seen.network.traits, tuple(block.shape), seen.image_size)
     return grid is None or grid.height * grid.width != keys
-
-
-def _has_class_query(model: nn.Module, grid: Grid, queries: int) -> bool:
-    return has_class_token(model) and (queries == 1 or grid.prefix_tokens > 0)

@@ -43,10 +43,10 @@ def trace_windows(seen: Probe, path: str, *, windows: int, tokens: int) -> Windo
     """
     block = path.rpartition(".")[0]
     shape = tuple(seen.outputs[block].shape) if block in seen.outputs else ()
-    grid = map_grid(seen.model, shape, seen.image_size) if len(shape) == 4 else None
+    grid = map_grid(seen.network.traits, shape, seen.image_size) if len(shape) == 4 else None
     if grid is None:
         return None
-    arrived = _send(seen.model, block, path, _numbers(grid, shape))
+    arrived = _send(seen.network.module, block, path, _numbers(grid, shape))
     if arrived is None or arrived.ndim < 3:
         return None
     positions = arrived[..., 0].reshape(len(arrived), -1).round().long().numpy() - 1

@@ -7,7 +7,6 @@ https://docs.pytorch.org/docs/stable/notes/serialization.html#weights-only
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pathlib
 import pickle
 import struct
@@ -21,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artifactgen.errors import CheckpointError, did_you_mean
+from artifactgen.errors import CheckpointError
+from artifactgen.models.file import CheckpointFile
 from artifactgen.models.pickles import allowed_globals, refused_globals
 
 CONTAINERS = (
@@ -74,8 +74,7 @@ _BROKEN = (
 class Checkpoint:
     """The weights in a file, under the names they have there, and what the file says of them."""
 
-    path: Path
-    sha256: str
+    file: CheckpointFile
     state_dict: Mapping[str, Tensor]
     """Views of the file where its format allows: read only. May hold far more than the model."""
     container: str
@@ -83,16 +82,19 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Epoch, step, hyper-parameters: what can be told in plain types."""
 
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+
+def read_checkpoint(file: CheckpointFile) -> Checkpoint:
     """Read a `.ckpt`, `.pth`, `.pt` or `.safetensors` file.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, cut, without weights, larger on paper than
-            the file, or one that would run code.
+        CheckpointError: not a checkpoint, cut, without weights, larger on paper than the file, one
+            that would run code, or changed since it was identified.
     """
-    path = Path(path)
-    _check_file(path)
+    path = file.path
     payload = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     container, weights = find_weights(payload)
     if not weights:
@@ -104,7 +106,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"They are looked for at the top and under {', '.join(CONTAINERS)}."
         )
     _check_tensors(path, weights)
-    return Checkpoint(path, _sha256(path), weights, container, _plain_meta(payload))
+    file.require_untouched()
+    return Checkpoint(file, weights, container, _plain_meta(payload))
 
 
 def find_weights(payload: object, *, depth: int = 4) -> tuple[str, dict[str, Tensor]]:
@@ -117,46 +120,6 @@ def find_weights(payload: object, *, depth: int = 4) -> tuple[str, dict[str, Ten
             return f"{key}.{inner}".rstrip("."), weights
     named = {name: value for name, value in payload.items() if isinstance(name, str)}
     return "", {name: value for name, value in named.items() if isinstance(value, Tensor)}
-
-
-def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise CheckpointError(f"ckpt_path={path}: no such file. {_nearby(path)}")
-    if path.is_dir():
-        raise CheckpointError(
-            f"ckpt_path={path}: a folder; name a file. {_nearby(path / 'x.ckpt')}"
-        )
-    if not path.is_file():
-        raise CheckpointError(f"ckpt_path={path}: not a regular file.")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(512)
-    except OSError as error:
-        raise CheckpointError(f"ckpt_path={path}: cannot be read ({error.strerror}).") from error
-    if reason := _not_a_checkpoint(path, head):
-        raise CheckpointError(f"ckpt_path={path}: {reason}")
-
-
-def _nearby(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"There is no folder {path.parent}."
-    names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())
-    return did_you_mean(path.name, names) if names else f"There are no files in {path.parent}."
-
-
-def _not_a_checkpoint(path: Path, head: bytes) -> str:
-    """Why a file of this kind is refused, or nothing."""
-    if not head:
-        return "empty (0 bytes); copy or save it again."
-    if head.lstrip().startswith(b"<"):
-        return (
-            "a web page, not a checkpoint: the download was answered with a page. Fetch it again."
-        )
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the checkpoint itself. Run `git lfs pull`."
-    if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
-        return "cut short, its end is missing; copy or save it again."
-    return ""
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -228,14 +191,6 @@ def _check_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
                 f"{path}: {name} claims the shape {tuple(tensor.shape)}, more than the "
                 f"{file_bytes} bytes of the whole file can hold. The file is damaged or hostile."
             )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _plain_meta(payload: Mapping[str, Any]) -> dict[str, Any]:

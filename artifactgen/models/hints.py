@@ -1,4 +1,4 @@
-"""The nearest remedy for a checkpoint that does not fit the model it was given for."""
+"""What to change about a checkpoint that does not fit a model of timm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RESNETS: Mapping[tuple[tuple[int, ...], bool], str] = {
 """Names by blocks of the four layers, and whether they are bottlenecks."""
 
 
-def remedy(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
+def hint(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
     """A sentence on what to change, from the tensors of the checkpoint; always says something."""
     wrong = {name: shape for name, shape, _ in audit.mismatched}
     if not (audit.missing or audit.surplus):

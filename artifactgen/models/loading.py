@@ -13,10 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from artifactgen.errors import CheckpointError
 from artifactgen.models.audit import LoadAudit, audit_load
+from artifactgen.models.base import Family, Network, head_classes
 from artifactgen.models.checkpoint import Checkpoint
-from artifactgen.models.hints import remedy
-from artifactgen.models.naming import NamedWeights, rename
-from artifactgen.models.timm import ModelSpec, build_model, pretrained_cfg, resolve_backbone
+from artifactgen.models.naming import rename
 
 _FILLS = frozenset(
     f"{name}_"
@@ -33,47 +32,42 @@ _FILLS = frozenset(
 class LoadedModel:
     """A model that computes what its checkpoint was trained to compute."""
 
-    model: nn.Module
-    """In eval mode, float32, without gradients, on the CPU."""
-    spec: ModelSpec
-    """What was built, nothing left open: `build_model` of it has the same parameters."""
+    network: Network
+    """On the CPU; nothing of its family's options left open."""
     audit: LoadAudit
     has_head: bool
-    classifier: str | None
-    """Module path of the trained classifier; never a randomly initialised one."""
+    """Whether its classifier is a trained one; a randomly initialised one is never used."""
 
 
-def load_model(spec: ModelSpec, checkpoint: Checkpoint) -> LoadedModel:
-    """Build the model of `spec` and fill all of it from the checkpoint.
+def load_model(family: Family, checkpoint: Checkpoint) -> LoadedModel:
+    """Build a model and fill all of it from the checkpoint.
 
-    Head and pooling follow the checkpoint where `spec` leaves them open. Without a head in the
-    checkpoint the model is built without one.
+    Head and pooling follow the checkpoint where the family's options leave them open. Without a
+    head in the checkpoint the model is built without one, if its family can.
 
     Raises:
-        ConfigError: the model of `spec` does not exist.
+        ConfigError: the model does not exist.
         CheckpointError: less than the whole encoder is in the checkpoint, or more of it, or its
             head has another number of classes, or weights are not finite.
     """
-    spec = dataclasses.replace(spec, backbone=resolve_backbone(spec.backbone))
-    draft = _build(spec)
-    weights = rename(checkpoint.state_dict, _shapes(draft))
-    resolved = _resolve(spec, draft, weights)
-    model = draft if resolved == spec else _build(resolved)
-    classifiers = _classifiers(model)
+    draft = _build(family)
+    weights = rename(checkpoint.state_dict, _shapes(draft.module))
+    decided = draft.family.decide(draft, weights)
+    network = draft if decided == draft.family else _build(decided)
+    present = _classifiers(network)
     audit = audit_load(
-        model,
+        network.module,
         weights,
         container=checkpoint.container,
-        classifiers=classifiers,
-        beside=_beside_encoder(spec, model),
+        classifiers=present,
+        beside=family.beside_encoder(network),
     )
-    if spec.num_classes == 0 and _head_classes(draft, weights):
+    if family.num_classes == 0 and head_classes(draft, weights):
         audit = dataclasses.replace(audit, head="unused")
-    _require_fit(audit, checkpoint, model)
-    _require_classes(spec, resolved, audit, checkpoint)
-    _fill(model, weights.tensors, checkpoint)
-    has_head = audit.head == "loaded"
-    return LoadedModel(model, resolved, audit, has_head, classifiers[0] if has_head else None)
+    _require_fit(audit, checkpoint, network)
+    _require_classes(family, decided, audit, checkpoint)
+    _fill(network.module, weights.tensors, checkpoint)
+    return LoadedModel(network, audit, has_head=audit.head == "loaded")
 
 
 class _WithoutInitialisation(TorchFunctionMode):
@@ -96,71 +90,30 @@ class _WithoutInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _build(spec: ModelSpec) -> nn.Module:
+def _build(family: Family) -> Network:
     with _WithoutInitialisation():
-        return build_model(spec)
+        return family.build()
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def _resolve(spec: ModelSpec, draft: nn.Module, weights: NamedWeights) -> ModelSpec:
-    """Settle the number of classes and the pooling by what the checkpoint holds."""
-    classes = 0 if spec.num_classes == 0 else _head_classes(draft, weights)
-    pool = spec.global_pool or _trained_pool(draft, weights)
-    return dataclasses.replace(spec, num_classes=classes, global_pool=pool)
+def _classifiers(network: Network) -> tuple[str, ...]:
+    """Module paths of the classifiers that were built: of a distilled model, two."""
+    names = network.module.state_dict().keys()
+    return tuple(path for path in network.classifiers if f"{path}.weight" in names)
 
 
-def _trained_pool(draft: nn.Module, weights: NamedWeights) -> str | None:
-    """`avg` for a ViT that normalises after the pooling, as in MAE's fine-tuning.
-
-    https://github.com/facebookresearch/mae/blob/main/models_vit.py
-    """
-    normalises_after = "fc_norm.weight" in weights.tensors and "norm.weight" not in weights.tensors
-    if normalises_after and hasattr(draft, "fc_norm"):
-        return "avg"
-    own = getattr(draft, "global_pool", None)
-    return own if isinstance(own, str) else None
-
-
-def _classifiers(model: nn.Module) -> tuple[str, ...]:
-    """Module paths of the classifiers that the model has: of a distilled one, two."""
-    names = model.state_dict().keys()
-    return tuple(path for path in _classifier_paths(model) if f"{path}.weight" in names)
-
-
-def _classifier_paths(model: nn.Module) -> tuple[str, ...]:
-    """Where classifiers of this architecture are, built or not."""
-    named = pretrained_cfg(model).get("classifier")
-    return (named,) if isinstance(named, str) else tuple(named or ())
-
-
-def _beside_encoder(spec: ModelSpec, model: nn.Module) -> frozenset[str]:
-    """Top-level modules of which a checkpoint may hold more than the model without harm.
-
-    Heads of a pre-training have a classifier's name. Of a ViT's two last norms the pooling decides
-    which is used; some trainings save both, and then it is for the user to say.
-    """
-    heads = {path.partition(".")[0] for path in _classifier_paths(model)}
-    return frozenset(heads | ({"norm", "fc_norm"} if spec.global_pool else set()))
-
-
-def _head_classes(draft: nn.Module, weights: NamedWeights) -> int:
-    """Number of classes of the classifier in the checkpoint; 0 if there is none."""
-    heads = (weights.tensors.get(f"{path}.weight") for path in _classifier_paths(draft))
-    return next((len(head) for head in heads if head is not None and head.ndim > 1), 0)
-
-
-def _require_fit(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> None:
+def _require_fit(audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> None:
     if audit.fits:
         return
-    name = pretrained_cfg(model)["architecture"]
-    lines = [f"{checkpoint.path}: does not fit {name}: {audit.summary()}."]
+    family = network.family
+    lines = [f"{checkpoint.path}: does not fit {family.name}: {audit.summary()}."]
     lines += _few("Missing", audit.missing)
     lines += _few("Other shape", [f"{n} {a} for {b}" for n, a, b in audit.mismatched])
     lines += _few("More than the model has", audit.surplus)
-    raise CheckpointError("\n".join([*lines, remedy(audit, checkpoint, model)]))
+    raise CheckpointError("\n".join([*lines, family.hint(audit, checkpoint, network)]))
 
 
 def _few(title: str, names: tuple[str, ...] | list[str], *, limit: int = 4) -> list[str]:
@@ -171,14 +124,14 @@ def _few(title: str, names: tuple[str, ...] | list[str], *, limit: int = 4) -> l
 
 
 def _require_classes(
-    spec: ModelSpec, resolved: ModelSpec, audit: LoadAudit, checkpoint: Checkpoint
+    family: Family, decided: Family, audit: LoadAudit, checkpoint: Checkpoint
 ) -> None:
     if audit.head.startswith("incomplete"):
         raise CheckpointError(f"{checkpoint.path}: the classifier is {audit.head}.")
-    if resolved.num_classes and spec.num_classes not in (None, resolved.num_classes):
+    if decided.num_classes and family.num_classes not in (None, decided.num_classes):
         raise CheckpointError(
-            f"{checkpoint.path}: its classifier has {resolved.num_classes} classes, not "
-            f"{spec.num_classes}. Set model.num_classes={resolved.num_classes}, "
+            f"{checkpoint.path}: its classifier has {decided.num_classes} classes, not "
+            f"{family.num_classes}. Set model.num_classes={decided.num_classes}, "
             "or 0 to go without the classifier."
         )
 
@@ -193,7 +146,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], checkpoint: Checkpoin
                 f"{checkpoint.path}: {name} is {tensor.dtype}, not floating point."
             )
     model.load_state_dict(chosen, strict=False)
-    broken = [name for name, tensor in model.state_dict().items() if not _is_finite(tensor)]
+    broken = [name for name in chosen if not _is_finite(own[name])]
     if broken:
         listed = ", ".join(broken[:4]) + (", …" if len(broken) > 4 else "")
         raise CheckpointError(

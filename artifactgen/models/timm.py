@@ -1,15 +1,24 @@
-"""What to build: a timm model by name, with the few settings that a checkpoint cannot tell."""
+"""Any model of timm by its name, with the few settings that a checkpoint cannot tell.
+
+https://huggingface.co/docs/timm
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from artifactgen.errors import ConfigError, did_you_mean
+from artifactgen.models.base import Family, Network, Traits, per_channel
+
+if TYPE_CHECKING:
+    from artifactgen.models.audit import LoadAudit
+    from artifactgen.models.checkpoint import Checkpoint
+    from artifactgen.models.naming import NamedWeights
 
 RESERVED_OPTIONS = {
     "img_size": "data.image_size",
@@ -26,21 +35,93 @@ RESERVED_OPTIONS = {
 """Arguments of `timm.create_model` that an option of ours stands for."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A model of timm, light and picklable. None is for checkpoint or architecture to decide."""
+_POOLING_PATCHES = ("avg", "avgmax", "max", "catavgmax")
+
+_NOT_OVER_POSITIONS = frozenset(
+    ["XCA", "CrossCovarianceAttn", "ChannelAttention", "HSMSSD", "LinearSelfAttention"]
+)
+"""Layers whose softmax runs over channels, or has no query: a state-space model's states, the
+context scores of MobileViTv2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timm(Family):
+    """A model of timm."""
 
     backbone: str
     """Any timm name; `vit_base_patch16` stands for `vit_base_patch16_224`."""
-    num_classes: int | None = None
-    """Size of the classifier: None = that of the checkpoint's head, 0 = no head."""
-    in_chans: int = 3
-    image_size: tuple[int, int] | None = None
-    """(H, W) in pixels; None = the model's own."""
     global_pool: str | None = None
     """timm's name of the pooling before the head; None = as the checkpoint was trained."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """More arguments of `timm.create_model`, such as `patch_size` or `depth`."""
+
+    @property
+    def name(self) -> str:
+        return self.backbone
+
+    def build(self) -> TimmNetwork:
+        resolved = replace(self, backbone=resolve_backbone(self.backbone))
+        return as_network(_build(resolved), resolved)
+
+    def input_size(self) -> tuple[int, int]:
+        if self.image_size is not None:
+            return self.image_size
+        _, height, width = self._pretrained_cfg().input_size
+        return height, width
+
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What timm states for RGB; its average for another number of channels."""
+        cfg = self._pretrained_cfg()
+        return per_channel(cfg.mean, self.in_chans), per_channel(cfg.std, self.in_chans)
+
+    def decide(self, draft: Network, weights: NamedWeights) -> Self:
+        pool = self.global_pool or _trained_pool(draft.module, weights)
+        # Without arguments, `super()` would not know a class that dataclass has made anew.
+        return replace(Family.decide(self, draft, weights), global_pool=pool)
+
+    def beside_encoder(self, network: Network) -> frozenset[str]:
+        """Also one of a ViT's two last norms, if the user has said by the pooling which is used.
+
+        Some trainings save both.
+        """
+        norms = {"norm", "fc_norm"} if self.global_pool else set()
+        return Family.beside_encoder(self, network) | norms
+
+    def hint(self, audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> str:
+        from artifactgen.models.hints import hint  # only for a checkpoint that does not fit
+
+        return hint(audit, checkpoint, network.module)
+
+    def _pretrained_cfg(self) -> Any:
+        return timm.get_pretrained_cfg(resolve_backbone(self.backbone))
+
+
+@dataclass(frozen=True, slots=True)
+class TimmNetwork(Network):
+    """A model of timm, by the two halves that every one of them has."""
+
+    def forward(self, x_BCHW: Tensor, *, classify: bool) -> tuple[Any, Tensor | None]:
+        halves: Any = self.module
+        features = halves.forward_features(x_BCHW)
+        return features, _only_tensor(halves.forward_head(features)) if classify else None
+
+    def embed(self, features: Any) -> Tensor:
+        halves: Any = self.module
+        return _only_tensor(halves.forward_head(features, pre_logits=True))
+
+
+def as_network(module: nn.Module, family: Timm | None = None) -> TimmNetwork:
+    """A model of timm that is there already."""
+    family = family or Timm(backbone=pretrained_cfg(module)["architecture"])
+    return TimmNetwork(family, module, _traits(module), classifier_paths(module))
+
+
+def _only_tensor(output: Any) -> Tensor:
+    """What a head gives, where an architecture wraps it."""
+    while isinstance(output, (tuple, list)) and len(output) == 1:
+        output = output[0]
+    assert isinstance(output, Tensor), type(output)
+    return output
 
 
 def resolve_backbone(name: str) -> str:
@@ -58,13 +139,13 @@ def resolve_backbone(name: str) -> str:
     raise ConfigError(f"model.backbone={name}: timm has no such model. {hint}")
 
 
-def build_model(spec: ModelSpec) -> nn.Module:
+def _build(spec: Timm) -> nn.Module:
     """The model with random weights, in eval mode, float32, without gradients.
 
     Raises:
         ConfigError: unknown backbone, or an option that this architecture does not take.
     """
-    name = resolve_backbone(spec.backbone)
+    name = spec.backbone
     _check_settings(spec)
     arguments = {"num_classes": spec.num_classes, "in_chans": spec.in_chans, **spec.options}
     if spec.global_pool is not None:
@@ -77,36 +158,52 @@ def build_model(spec: ModelSpec) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def input_size(spec: ModelSpec) -> tuple[int, int]:
-    """(H, W) in pixels that the model takes; known without building it."""
-    if spec.image_size is not None:
-        return spec.image_size
-    _, height, width = _pretrained_cfg(spec).input_size
-    return height, width
-
-
-def normalization(spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) for pixels in [0, 1], one value for each input channel.
-
-    timm states them for RGB; a model with another number of channels gets their average.
-    """
-    cfg = _pretrained_cfg(spec)
-    return _per_channel(cfg.mean, spec.in_chans), _per_channel(cfg.std, spec.in_chans)
-
-
 def pretrained_cfg(model: nn.Module) -> Mapping[str, Any]:
     """What timm says of a model: `architecture`, `classifier`, `first_conv`, `mean` and more."""
     return cast(Mapping[str, Any], model.pretrained_cfg)
 
 
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
+def classifier_paths(module: nn.Module) -> tuple[str, ...]:
+    """Where classifiers of this architecture are, built or not: in a distilled one, two."""
+    named = pretrained_cfg(module).get("classifier")
+    return (named,) if isinstance(named, str) else tuple(named or ())
 
 
-def _pretrained_cfg(spec: ModelSpec) -> Any:
-    return timm.get_pretrained_cfg(resolve_backbone(spec.backbone))
+def _traits(module: Any) -> Traits:
+    """What timm's models state about themselves, by its own conventions."""
+    prefix_tokens = getattr(module, "num_prefix_tokens", None)
+    blocks = getattr(module, "blocks", None)
+    stages = getattr(module, "feature_info", None)
+    names = (name for name in dir(module) if name.startswith("cls_token"))
+    return Traits(
+        prefix_tokens=None if prefix_tokens is None else int(prefix_tokens),
+        has_class_token=any(getattr(module, name) is not None for name in names),
+        pools_patches=getattr(module, "global_pool", None) in _POOLING_PATCHES,
+        channels_last=getattr(module, "output_fmt", "NCHW") == "NHWC",
+        patch_grid=_pair(getattr(getattr(module, "patch_embed", None), "grid_size", None)),
+        mask_units=_pair(getattr(module, "mask_spatial_shape", None)),  # Hiera
+        last_block=f"blocks.{len(blocks) - 1}"
+        if isinstance(blocks, nn.Sequential | nn.ModuleList)
+        else None,
+        last_stage=str(stages[-1]["module"]) if stages else None,
+        not_over_positions=_NOT_OVER_POSITIONS,
+    )
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    return None if size is None else (int(size[0]), int(size[1]))
+
+
+def _trained_pool(draft: nn.Module, weights: NamedWeights) -> str | None:
+    """`avg` for a ViT that normalises after the pooling, as in MAE's fine-tuning.
+
+    https://github.com/facebookresearch/mae/blob/main/models_vit.py
+    """
+    normalises_after = "fc_norm.weight" in weights.tensors and "norm.weight" not in weights.tensors
+    if normalises_after and hasattr(draft, "fc_norm"):
+        return "avg"
+    own = getattr(draft, "global_pool", None)
+    return own if isinstance(own, str) else None
 
 
 def _check_tag(architecture: str, tag: str) -> None:
@@ -116,7 +213,7 @@ def _check_tag(architecture: str, tag: str) -> None:
         raise ConfigError(f"model.backbone: timm's {architecture} has no variant .{tag}. {hint}")
 
 
-def _check_settings(spec: ModelSpec) -> None:
+def _check_settings(spec: Timm) -> None:
     for option in spec.options:
         if option in RESERVED_OPTIONS:
             instead = RESERVED_OPTIONS[option]
@@ -165,7 +262,7 @@ def _rejection(name: str, arguments: Mapping[str, Any], error: Exception) -> Con
     return ConfigError(f"model.backbone={name}: timm cannot build it with {given} ({reason}).")
 
 
-def _check_patches(model: nn.Module, spec: ModelSpec) -> None:
+def _check_patches(model: nn.Module, spec: Timm) -> None:
     """Refuse an image size that the patches do not tile: timm would cut off its edge."""
     embed = getattr(model, "patch_embed", None)
     patch = getattr(embed, "patch_size", None)

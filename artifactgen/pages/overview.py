@@ -7,56 +7,58 @@ is the same bytes whoever did the work, and after whatever interruption.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from artifactgen.artifacts.base import BoundArtifact, Excerpt
-from artifactgen.job import Job
+from artifactgen.pages.base import MergedRun, Page
 from artifactgen.rendering.image import display_images
 from artifactgen.rendering.png import encode_png
 from artifactgen.rendering.sheet import Card, Panel, Sheet, draw_sheet
 from artifactgen.store.atomic import write_bytes
-from artifactgen.store.sample import Listed, choose_evenly
+from artifactgen.store.layout import Layout, safe_name
+from artifactgen.store.sample import Listed, sample_evenly
 from artifactgen.types import UNKNOWN_LABEL, Sample
 
-MOST_RECORDS = 16
+if TYPE_CHECKING:
+    from artifactgen.artifacts.base import Excerpt
+    from artifactgen.job import Job
 
 NOT_DRAWN = "not drawn"
 """A class that the record has no picture of, or the place of a picture that is gone."""
 
 
-def write_overview(job: Job, artifacts: Mapping[str, BoundArtifact], split: str) -> None:
-    """Draw the contact sheet of a merged split.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview(Page):
+    """The contact sheet of a split: some records of each class."""
 
-    Args:
-        job: whose artifacts they are.
-        artifacts: the kinds that were made, bound to the model.
-        split: its name.
-    """
-    records, total = choose_evenly(job.layout.scope(split).manifest, most=MOST_RECORDS)
-    sheet = make_sheet(job, artifacts, split, records, total=total)
-    text = {**job.provenance, "Split": split}
-    write_bytes(
-        job.layout.overview(split), encode_png(draw_sheet(sheet), text), temp_dir=job.layout.temp
-    )
+    files: ClassVar[tuple[str, ...]] = ("overview_*.png",)
+
+    records: int = 16
+    """At most so many."""
+
+    def path(self, layout: Layout, split: str) -> Path:
+        return layout.root / f"overview_{safe_name(split)}.png"
+
+    def write(self, run: MergedRun, split: str) -> None:
+        layout = run.job.layout
+        chosen, total = sample_evenly(layout.scope(split).manifest, most=self.records)
+        sheet = make_sheet(run, split, chosen, total=total)
+        png = encode_png(draw_sheet(sheet), {**run.job.provenance, "Split": split})
+        write_bytes(self.path(layout, split), png, temp_dir=layout.temp)
 
 
-def make_sheet(
-    job: Job,
-    artifacts: Mapping[str, BoundArtifact],
-    split: str,
-    records: Sequence[Listed],
-    *,
-    total: int,
-) -> Sheet:
+def make_sheet(run: MergedRun, split: str, records: Sequence[Listed], *, total: int) -> Sheet:
     """What the contact sheet shows; columns that would be empty are left out."""
-    excerpts = [_excerpts(job, artifacts, record) for record in records]
+    job = run.job
+    excerpts = [_excerpts(run, record) for record in records]
     columns = [
         column for column in zip(*excerpts, strict=True) if any(excerpt.path for excerpt in column)
     ]
@@ -67,7 +69,7 @@ def make_sheet(
     frame = f"  ·  frame {job.catalog.frame_names[0]}" if job.catalog.frame_names else ""
     return Sheet(
         title=f"Overview of {split}",
-        subtitle=f"{_extent(records, total)}  ·  {job.model.backbone}{frame}",
+        subtitle=f"{_extent(records, total)}  ·  {job.model.name}{frame}",
         columns=("Input", *(column[0].title for column in columns)),
         cards=cards,
         image_size=job.source.image_size,
@@ -83,12 +85,12 @@ def _extent(records: Sequence[Listed], total: int) -> str:
     )
 
 
-def _excerpts(job: Job, artifacts: Mapping[str, BoundArtifact], record: Listed) -> list[Excerpt]:
-    label = record.label if _is_comparable(job, record) else None
+def _excerpts(run: MergedRun, record: Listed) -> list[Excerpt]:
+    label = record.label if _is_comparable(run.job, record) else None
     return [
         excerpt
-        for name, artifact in artifacts.items()
-        for excerpt in artifact.excerpts(
+        for name, excerpts in run.excerpts.items()
+        for excerpt in excerpts(
             record.files.get(name, ()), label=label, prediction=record.prediction
         )
     ]

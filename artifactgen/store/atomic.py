@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_CHUNK_BYTES = 1 << 20
-
 
 @contextmanager
 def replacing(path: Path, *, temp_dir: Path, durable: bool = True) -> Iterator[Path]:
@@ -66,11 +64,8 @@ def read_json(path: Path) -> Any:
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content, in hex, with flat memory."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_filesystem(path: Path) -> None:

@@ -1,40 +1,61 @@
-"""What was settled when an output directory was begun holds for as long as it is gone on with.
+"""What was left open when an output directory was begun, and is decided since.
 
-A preflight settles options by the first records that it sees, and a run of other splits sees other
-records. Its shards must be computed like those that are there.
+A preflight calibrates options by the first records that it sees, and `precision=auto` by the
+devices that there are. A run of other splits, or of the rest after an interruption, sees other
+records, perhaps on another machine. Its shards must be computed like those that are there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self, TypeVar
 
-from artifactgen.artifacts.base import Artifact
 from artifactgen.store.atomic import read_json, write_json
 from artifactgen.store.layout import Layout
 
+Options = TypeVar("Options")
 
-def recall(layout: Layout, artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """The options with what was settled before; as they are for a new directory."""
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What was decided, in plain types."""
+
+    device: str
+    """Kind of the devices that compute: `cpu` or `cuda`."""
+    precision: str
+    artifacts: Mapping[str, Mapping[str, Any]]
+    """Kind of artifact to the options that were decided, by name."""
+
+    @classmethod
+    def of(
+        cls, asked: Mapping[str, Any], found: Mapping[str, Any], *, device: str, precision: str
+    ) -> Self:
+        """What of the options that were asked for is different in those that were found."""
+        changed = {name: _changed(asked[name], options) for name, options in found.items()}
+        return cls(device, precision, changed)
+
+    def options(self, asked: Mapping[str, Options]) -> dict[str, Options]:
+        """The options that are asked for, with what was decided of them."""
+        return {
+            name: replace(options, **self.artifacts.get(name, {}))  # type: ignore[type-var]
+            for name, options in asked.items()
+        }
+
+
+def recall(layout: Layout) -> Calibrated | None:
+    """What was decided for a directory; None for a new one, and where the file is damaged."""
     try:
-        stored = read_json(layout.settled)
-    except (FileNotFoundError, ValueError):  # new, or damaged: it is settled once more
-        stored = {}
-    return {
-        name: replace(artifact, **stored.get(name, {}))  # type: ignore[type-var]
-        for name, artifact in artifacts.items()
-    }
+        return Calibrated(**read_json(layout.calibrated))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
-def remember(
-    layout: Layout, asked: Mapping[str, Artifact], settled: Mapping[str, Artifact]
-) -> None:
-    """Write down what was settled of the options that were asked for."""
-    found = {name: _changed(asked[name], artifact) for name, artifact in settled.items()}
-    write_json(layout.settled, found, temp_dir=layout.temp)
+def remember(layout: Layout, calibrated: Calibrated) -> None:
+    """Write down what was decided."""
+    write_json(layout.calibrated, asdict(calibrated), temp_dir=layout.temp)
 
 
-def _changed(asked: Any, settled: Any) -> dict[str, Any]:
-    values = {field.name: getattr(settled, field.name) for field in fields(settled)}
+def _changed(asked: Any, found: Any) -> dict[str, Any]:
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
     return {name: value for name, value in values.items() if value != getattr(asked, name)}

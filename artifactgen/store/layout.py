@@ -15,18 +15,12 @@ _DEVICE_NAMES = frozenset(
 )
 _MAX_BYTES = 200
 
-OWNED_DIRS = ("embeddings", "gradcam", "attention_maps", "maps", ".artifactgen")
-OWNED_PATTERNS = (
-    "embeddings/*_embeddings.pt",
-    "embeddings/*_embedding.pt",
-    "gradcam/*/class_*.png",
-    "attention_maps/*_attention.png",
-    "maps/*/*.h5",
-    "overview_*.png",
-)
-"""What the program makes beside its reports, and in those of its folders that users look into."""
+STATE_DIR = ".artifactgen"
 
-OWNED_FILES = (
+MERGED_FILES = ("embeddings/*_embeddings.pt", "embeddings/*_embedding.pt", "maps/*/*.h5")
+"""What every run may make, as patterns. Kinds of artifact and pages say what theirs are called."""
+
+REPORTS = (
     "classes.json",
     "manifest.parquet",
     "failures.csv",
@@ -67,7 +61,7 @@ class Layout:
     @property
     def state(self) -> Path:
         """What the program keeps for resuming; not for users."""
-        return self.root / ".artifactgen"
+        return self.root / STATE_DIR
 
     @property
     def temp(self) -> Path:
@@ -84,9 +78,14 @@ class Layout:
         return self.state / "settings.json"
 
     @property
-    def settled(self) -> Path:
-        """What the first preflight settled of the settings that were left open."""
-        return self.state / "settled.json"
+    def calibrated(self) -> Path:
+        """What of the settings was left open, and is decided since, see `calibrated`."""
+        return self.state / "calibrated.json"
+
+    @property
+    def owned(self) -> Path:
+        """What the files of the kinds and pages that were made here are called."""
+        return self.state / "owned.json"
 
     @property
     def success(self) -> Path:
@@ -95,10 +94,6 @@ class Layout:
     @property
     def manifest(self) -> Path:
         return self.root / "manifest.parquet"
-
-    def overview(self, split: str) -> Path:
-        """The contact sheet of a split."""
-        return self.root / f"overview_{safe_name(split)}.png"
 
     def embeddings(self, split: str) -> Path:
         return self.root / "embeddings" / f"{safe_name(split)}_embeddings.pt"
@@ -153,13 +148,3 @@ class ScopeLayout:
 
     def shard(self, shard: Shard) -> Path:
         return self.shards / f"{safe_name(shard.name)}.h5"
-
-
-def gradcam_file(record_id: str, class_index: int) -> str:
-    """Path of a GradCAM picture, relative to the output directory."""
-    return f"gradcam/{safe_name(record_id)}/class_{class_index}.png"
-
-
-def attention_file(record_id: str) -> str:
-    """Path of an attention figure, relative to the output directory."""
-    return f"attention_maps/{safe_name(record_id)}_attention.png"

@@ -6,7 +6,6 @@ if its entry is there, was made with the same settings, and the files still are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from artifactgen.store.atomic import read_json, sha256_file, write_json
 from artifactgen.store.fingerprint import fingerprint as checksum
 from artifactgen.store.layout import Layout
-from artifactgen.store.shardfile import read_columns
+from artifactgen.store.shardfile import read_shard
 from artifactgen.types import CommittedFile, Failure, Receipt, Shard
 
 
@@ -26,7 +25,7 @@ def commit(layout: Layout, scope: str, receipt: Receipt, *, fingerprint: str) ->
     write_json(layout.scope(scope).entry(receipt.shard), entry, temp_dir=layout.temp)
 
 
-def describe_file(root: Path, path: Path) -> CommittedFile:
+def committed_file(root: Path, path: Path) -> CommittedFile:
     """Size and checksum of a file that lies below `root`."""
     return CommittedFile(str(path.relative_to(root)), path.stat().st_size, sha256_file(path))
 
@@ -57,9 +56,9 @@ def committed(
 
 def _has_pictures(root: Path, receipt: Receipt) -> bool:
     """Whether every picture of a shard is there, in its size; the shard's own file lists them."""
-    _, strings = read_columns(root / receipt.files[0].path)
-    sizes = (item for sizes in strings["sizes"] for item in json.loads(sizes).items())
-    return all(has_size(root / path, size_bytes) for path, size_bytes in sizes)
+    rows = read_shard(root / receipt.shard_file.path)
+    pictures = (item for sizes in rows.sizes for item in sizes.items())
+    return all(has_size(root / path, size_bytes) for path, size_bytes in pictures)
 
 
 def has_size(path: Path, size_bytes: int) -> bool:

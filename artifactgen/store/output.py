@@ -1,10 +1,10 @@
-"""Whether an output directory may be used, and whether what is in it goes on or starts anew."""
+"""Whether an output directory may be used, whether it is resumed, and what in it is ours."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from artifactgen.errors import OutputError
 from artifactgen.store.atomic import read_json, write_json
 from artifactgen.store.fingerprint import difference
-from artifactgen.store.layout import OWNED_DIRS, OWNED_FILES, OWNED_PATTERNS, Layout
+from artifactgen.store.layout import MERGED_FILES, REPORTS, STATE_DIR, Layout
 
 _BEING_REMOVED = {"overwrite": "a removal was interrupted"}
 
@@ -73,32 +73,53 @@ def remove_owned(layout: Layout) -> None:
     """
     layout.success.unlink(missing_ok=True)
     write_json(layout.settings, _BEING_REMOVED, temp_dir=layout.temp)
-    for name in OWNED_FILES:
-        (layout.root / name).unlink(missing_ok=True)
-    for pattern in OWNED_PATTERNS:
+    patterns = owned_patterns(layout)
+    for pattern in patterns:
         for path in layout.root.glob(pattern):
             path.unlink()
-    for folder in sorted(layout.root.glob("*/*/"), reverse=True):
-        _remove_empty(folder, layout)
-    for name in OWNED_DIRS:
-        _remove_empty(layout.root / name, layout)
+    folders = {parent for pattern in patterns for parent in Path(pattern).parents}
+    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+        if folder.parts:
+            for path in layout.root.glob(str(folder)):
+                _remove_empty(path)
     for path in layout.state.iterdir():
         if path not in (layout.lock, layout.settings):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _remove_empty(folder: Path, layout: Layout) -> None:
-    """Remove a folder of ours that has nothing left in it."""
-    top = folder.relative_to(layout.root).parts[0]
-    is_ours = top in OWNED_DIRS and folder.is_dir() and layout.state not in (folder, folder.parent)
-    if is_ours and not folder.is_symlink() and not any(folder.iterdir()):
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
         folder.rmdir()
 
 
-def open_output(layout: Layout, settings: Mapping[str, Any]) -> None:
-    """Make the directory ready for a run; call with the lock held."""
+def open_output(
+    layout: Layout, settings: Mapping[str, Any], *, patterns: Iterable[str] = ()
+) -> None:
+    """Make the directory ready for a run; call with the lock held.
+
+    Args:
+        layout: of the output directory.
+        settings: what decides the bytes of the artifacts.
+        patterns: what the files of the run's kinds and pages are called. From now on they are
+            ours, whatever happens to the run.
+    """
     shutil.rmtree(layout.temp, ignore_errors=True)
+    owned = sorted({*_recorded_patterns(layout), *patterns})
+    write_json(layout.owned, owned, temp_dir=layout.temp)
     write_json(layout.settings, dict(settings), temp_dir=layout.temp)
+
+
+def owned_patterns(layout: Layout) -> tuple[str, ...]:
+    """What the files are called that the program makes in a directory, below its root."""
+    return (*REPORTS, *MERGED_FILES, *_recorded_patterns(layout))
+
+
+def _recorded_patterns(layout: Layout) -> list[str]:
+    try:
+        recorded: list[str] = read_json(layout.owned)
+    except (FileNotFoundError, ValueError):
+        return []
+    return recorded
 
 
 def foreign_files(layout: Layout) -> list[str]:
@@ -107,10 +128,11 @@ def foreign_files(layout: Layout) -> list[str]:
     Without its state the directory is not one of ours, whatever its files are called. Output
     directories in it are: a sweep has one for each of its jobs there.
     """
-    owned = (*OWNED_DIRS, *OWNED_FILES, *OWNED_PATTERNS) if layout.state.is_dir() else ()
+    ours = [Path(pattern).parts[0] for pattern in owned_patterns(layout)]
+    names = [STATE_DIR, *ours] if layout.state.is_dir() else []
     return sorted(
         path.name
         for path in layout.root.iterdir()
-        if not any(fnmatchcase(path.name, name) for name in owned)
+        if not any(fnmatchcase(path.name, name) for name in names)
         and not Layout(path).state.is_dir()
     )

@@ -31,7 +31,7 @@ class Listed:
     """Kind of artifact to its pictures, relative to the output directory."""
 
 
-def choose_evenly(manifest: Path, *, most: int) -> tuple[list[Listed], int]:
+def sample_evenly(manifest: Path, *, most: int) -> tuple[list[Listed], int]:
     """At most `most` records without failure, as many of each class, and how many there are in all.
 
     A class is a label; without labels, a prediction. The records of a class lie evenly spaced in

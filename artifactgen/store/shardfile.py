@@ -1,8 +1,14 @@
-"""A shard's rows as an HDF5 file: columns with one leading dimension, and attributes."""
+"""A shard's rows as an HDF5 file: columns with one leading dimension, and attributes.
+
+Two such files are written of a shard: what the reducer needs of it, and its maps where they are
+kept. Only this file knows what their columns are called.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,48 @@ from artifactgen.store.atomic import replacing
 from artifactgen.store.text import storable
 
 Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRows:
+    """The records of a shard, one in each row."""
+
+    record_ids: Sequence[str]
+    files: Sequence[Mapping[str, Sequence[str]]]
+    """Kind of artifact to its pictures, relative to the output directory."""
+    sizes: Sequence[Mapping[str, int]]
+    """Path of each picture to its bytes."""
+    columns: Columns
+    """`rows` (position in the split) and `labels`, int64 (n,); `predictions`, int64 (n,), where
+    there is a classifier; and the columns of each kind."""
+
+
+def write_shard(path: Path, rows: ShardRows, *, temp_dir: Path) -> None:
+    """Write the file that the reducer reads, atomically and durably."""
+    texts = {"record_ids": rows.record_ids, "files": rows.files, "sizes": rows.sizes}
+    strings = {name: [json.dumps(text) for text in column] for name, column in texts.items()}
+    write_columns(path, rows.columns, strings=strings, temp_dir=temp_dir)
+
+
+def read_shard(path: Path) -> ShardRows:
+    """Read what `write_shard` wrote."""
+    columns, strings = read_columns(path)
+    # Ids as JSON, which holds any text.
+    texts = {name: [json.loads(text) for text in column] for name, column in strings.items()}
+    return ShardRows(columns=columns, **texts)
+
+
+def write_maps(
+    path: Path,
+    record_ids: Sequence[str],
+    columns: Columns,
+    *,
+    attributes: Mapping[str, Any],
+    temp_dir: Path,
+) -> None:
+    """Write the file of raw maps, for users: ids as UTF-8, `rows`, and the maps."""
+    strings = {"record_ids": record_ids}
+    write_columns(path, columns, strings=strings, attributes=attributes, temp_dir=temp_dir)
 
 
 def write_columns(

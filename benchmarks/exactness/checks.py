@@ -17,7 +17,9 @@ from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject
 from artifactgen.artifacts.cam.gradcam import GradCAM
 from artifactgen.artifacts.embedding import Embedding
 from artifactgen.errors import UnsupportedError
-from artifactgen.introspect.forward import Taps, forward
+from artifactgen.introspect.forward import forward
+from artifactgen.introspect.taps import Taps
+from artifactgen.models.timm import as_network
 from artifactgen.rendering.overlay import scale_cam
 from benchmarks.exactness import reference
 from benchmarks.exactness.cases import Case
@@ -68,19 +70,19 @@ def check(case: Case) -> Outcome:
     """Run an architecture against its references."""
     model = reference.random_model(case.name, classes=len(CLASSES), **case.options)
     x_BCHW = reference.random_images(BATCH, size=case.size, seed=case.seed)
-    subject = Subject(model, case.size, CLASSES, has_head=True)
+    subject = Subject(as_network(model), case.size, CLASSES, has_head=True)
     places = _in_place(case, subject, x_BCHW[0])
     if case.calibrated:
         calibrate(model, case.size)
     embedding = _compute(subject, Embedding().bind(subject), x_BCHW)["embeddings"]
-    cam = _settled(subject, GradCAM(target_classes=list(case.classes)), x_BCHW)
+    cam = _calibrated(subject, GradCAM(target_classes=list(case.classes)), x_BCHW)
     ours = scale_cam(_compute(subject, cam, x_BCHW)["gradcam"].numpy(), case.size)
     theirs = reference.pytorch_grad_cam(model, cam.layer, x_BCHW, case.classes, reshape=case.layout)
     attention = _attention(case, subject, x_BCHW)
     return Outcome(
         embedding=_deviation(embedding.numpy(), reference.timm_embedding(model, x_BCHW)),
         layer=cam.layer,
-        route=cam.describe()["route"],
+        route=cam.resolved()["route"],
         gradcam=_deviation(ours, theirs),
         empty=float((theirs.max((-2, -1)) == 0).mean()),
         attention=attention,
@@ -132,16 +134,17 @@ def _deviation(found: Any, expected: Any) -> float:
     return float(np.abs(found - expected).max())
 
 
-def _settled(subject: Subject, artifact: Artifact, x_BCHW: Tensor) -> Any:
-    """Bound with what the first images settle, as every worker gets it."""
+def _calibrated(subject: Subject, artifact: Artifact, x_BCHW: Tensor) -> Any:
+    """Calibrated by the images, and bound anew, as every worker gets it."""
     bound = artifact.bind(subject)
-    run = forward(subject.model, x_BCHW, taps=bound.taps, classify=True)
-    return bound.settle(run).bind(subject)
+    taps = bound.calibration_taps
+    forward_pass = forward(subject.network, x_BCHW, taps=taps, classify=True)
+    return bound.calibrate(forward_pass).options.bind(subject)
 
 
 def _compute(subject: Subject, bound: BoundArtifact, x_BCHW: Tensor) -> dict[str, Tensor]:
-    run = forward(subject.model, x_BCHW, taps=bound.taps, classify=True)
-    return {name: tensor.detach() for name, tensor in bound.compute(run).items()}
+    forward_pass = forward(subject.network, x_BCHW, taps=bound.taps, classify=True)
+    return {name: tensor.detach() for name, tensor in bound.compute(forward_pass).items()}
 
 
 def _in_place(case: Case, subject: Subject, x_CHW: Tensor) -> dict[str, float]:
@@ -149,12 +152,12 @@ def _in_place(case: Case, subject: Subject, x_CHW: Tensor) -> dict[str, float]:
     attention = {} if isinstance(case.attention, str) else case.attention
     bound = {i: AttentionMaps(layers=(i,)).bind(subject) for i in attention}
     taps = Taps.union([Taps(outputs=(case.layer,)), *(b.taps for b in bound.values())])
-    run = forward(subject.model, changed_parts(x_CHW), taps=taps, classify=True)
+    forward_pass = forward(subject.network, changed_parts(x_CHW), taps=taps, classify=True)
     places = {}
     if case.layout.order != "NCHW":  # a convolution's output has the image's order
-        places[case.layer] = in_place(case.layout(run.outputs[case.layer]))
+        places[case.layer] = in_place(case.layout(forward_pass.outputs[case.layer]))
     for index, shown in attention.items():
-        shares_BAhw = bound[index].compute(run)["attention"][:, 0]
+        shares_BAhw = bound[index].compute(forward_pass)["attention"][:, 0]
         places[shown.layer] = in_place(shares_BAhw.clamp(min=1e-30).log())
     return {layer: share for layer, share in places.items() if layer not in case.mixed}
 

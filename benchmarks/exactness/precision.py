@@ -22,7 +22,7 @@ from benchmarks.speed.timing import machine
 
 def compare(case: Case) -> dict[str, tuple[float, float, float]]:
     """For each array: median and lowest correlation over maps, and the largest deviation."""
-    bound = case.settled(KINDS)
+    bound = case.calibrated(KINDS)
     exact, rough = _vectors(case, bound), _vectors(case, bound, bf16=True)
     result = {}
     for name in exact:

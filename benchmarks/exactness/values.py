@@ -21,6 +21,7 @@ from artifactgen.artifacts.attention import AttentionMaps
 from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject
 from artifactgen.artifacts.cam.gradcam import GradCAM
 from artifactgen.artifacts.embedding import Embedding
+from artifactgen.models.timm import as_network
 from artifactgen.rendering.overlay import scale_cam
 from benchmarks.exactness import reference
 from benchmarks.speed.models import Case
@@ -57,17 +58,17 @@ KINDS: dict[str, Artifact] = {
 
 def row(model: nn.Module, size: tuple[int, int]) -> Iterator[str]:
     """The largest absolute deviation of each kind, as cells."""
-    subject = Subject(model, size, CLASSES, has_head=True)
-    bound = Case(subject, reference.random_images(2, size=size, seed=0)).settled(KINDS)
+    subject = Subject(as_network(model), size, CLASSES, has_head=True)
+    bound = Case(subject, reference.random_images(2, size=size, seed=0)).calibrated(KINDS)
     worst: dict[str, float] = {}
     for seed in range(BATCHES):
         case = Case(subject, reference.random_images(2, size=size, seed=seed))
         for kind, ours, expected in _pairs(case, bound):
             worst[kind] = max(worst.get(kind, 0.0), float(np.abs(ours - expected).max()))
     yield f"{worst['embedding']:.1e}"
-    yield f"{worst['gradcam']:.1e}, `{bound['gradcam'].describe()['route']}`"
+    yield f"{worst['gradcam']:.1e}, `{bound['gradcam'].resolved()['route']}`"
     if "attention" in worst:
-        yield f"{worst['attention']:.1e}, {bound['attention'].describe()['query']}"
+        yield f"{worst['attention']:.1e}, {bound['attention'].resolved()['query']}"
     else:
         yield "see models.md" if "attention" in bound else "none"
 
@@ -79,11 +80,11 @@ def _pairs(
     arrays = {name: tensor.numpy() for name, tensor in case.ours(bound)().items()}
     model, x_BCHW = case.model, case.x_BCHW
     yield "embedding", arrays["embeddings"], reference.timm_embedding(model, x_BCHW)
-    layer = str(bound["gradcam"].describe()["layer"])
+    layer = str(bound["gradcam"].resolved()["layer"])
     cams = reference.pytorch_grad_cam(model, layer, x_BCHW, range(len(CLASSES)))
     yield "gradcam", scale_cam(arrays["gradcam"], case.subject.image_size), cams
     if "attention" in bound and isinstance(model, VisionTransformer):
-        rows_BAN = _rows(model, x_BCHW, query=str(bound["attention"].describe()["query"]))
+        rows_BAN = _rows(model, x_BCHW, query=str(bound["attention"].resolved()["query"]))
         yield "attention", arrays["attention"].reshape(rows_BAN.shape), rows_BAN
 
 

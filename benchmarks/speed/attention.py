@@ -40,7 +40,7 @@ def unfused(case: Case) -> Work:
 def row(title: str, case: Case, *, rounds: int) -> str:
     """Times of each kind in units of the plain forward pass."""
     ways: dict[str, Work] = {"plain": case.plain, "unfused": unfused(case)}
-    ways |= {name: case.ours(case.settled({"attention": kind})) for name, kind in KINDS.items()}
+    ways |= {name: case.ours(case.calibrated({"attention": kind})) for name, kind in KINDS.items()}
     timings = interleave(ways, rounds=rounds)
     cells = [f"{timings.ratio(way, over='plain'):.3f}" for way in (*KINDS, "unfused")]
     return f"| {title} | {1000 * timings.median_s('plain'):,.0f} ms | {' | '.join(cells)} |"

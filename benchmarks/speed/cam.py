@@ -72,8 +72,10 @@ class Measured:
 def rows(title: str, case: Case, *, rounds: int) -> Iterator[str]:
     """A row of the table for each number of classes."""
     counts = CLASS_COUNTS[title]
-    bound = {k: case.settled({"gradcam": GradCAM(target_classes=list(range(k)))}) for k in counts}
-    described = bound[1]["gradcam"].describe()
+    bound = {
+        k: case.calibrated({"gradcam": GradCAM(target_classes=list(range(k)))}) for k in counts
+    }
+    described = bound[1]["gradcam"].resolved()
     ways = {k: case.ours(bound[k]) for k in counts}
     timings = interleave({"plain": case.plain, **{str(k): ways[k] for k in counts}}, rounds=rounds)
     # Apart from the others: the memory that it leaves in pieces would slow those that follow.

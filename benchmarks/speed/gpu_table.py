@@ -137,7 +137,7 @@ def our_loop(title: str, kinds: Mapping[str, Artifact], options: argparse.Namesp
 def make_engine(title: str, kinds: Mapping[str, Artifact], options: argparse.Namespace) -> Engine:
     """The engine of a worker, settled on the CPU as the preflight does it."""
     case = make_case(title, batch=_SETTLING_BATCH)
-    bound = case.settled(kinds)
+    bound = case.calibrated(kinds)
     device, on_gpu = torch.device(options.device), options.device == "cuda"
     engine = Engine(
         case.to(device).subject,

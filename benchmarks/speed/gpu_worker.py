@@ -20,7 +20,9 @@ from artifactgen.data.hdf5 import Hdf5
 from artifactgen.engine import Normalization
 from artifactgen.job import Job
 from artifactgen.models.checkpoint import read_checkpoint
-from artifactgen.models.timm import ModelSpec
+from artifactgen.models.file import identify
+from artifactgen.models.loading import load_model
+from artifactgen.models.timm import Timm
 from artifactgen.preflight import preflight
 from artifactgen.types import Shard, Task
 from artifactgen.worker import Worker
@@ -52,7 +54,9 @@ def end_to_end(job: Job, options: argparse.Namespace, *, images: int) -> Rate:
 
     What comes once for each worker, loading and compiling, is done before with one batch.
     """
-    worker = Worker(preflight(job).job)
+    loaded = load_model(job.model, read_checkpoint(job.checkpoint))
+    ready = preflight(job, loaded)
+    worker = Worker(ready.job, ready.take_assembly())
     worker(Task("train", Shard("train", 0, 0, min(options.batch, images))))
     task = Task("train", Shard("train", 1, 0, images))
     seconds = []
@@ -76,9 +80,8 @@ def make_job(
     return Job(
         source=source,
         catalog=source.scan(),
-        model=ModelSpec(MODELS[title][0], num_classes=CLASSES, image_size=IMAGE_SIZE),
-        checkpoint=checkpoint,
-        checkpoint_sha256=read_checkpoint(checkpoint).sha256,
+        model=Timm(backbone=MODELS[title][0], num_classes=CLASSES, image_size=IMAGE_SIZE),
+        checkpoint=identify(checkpoint),
         classes=NAMES,
         normalization=Normalization((0.5,) * 3, (0.25,) * 3),
         artifacts=kinds,

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject
+from artifactgen.assembly import bind_artifacts
 from artifactgen.engine import is_convolutional
-from artifactgen.introspect.forward import Taps, forward
-from artifactgen.job import bind_artifacts
+from artifactgen.introspect.forward import forward
+from artifactgen.introspect.taps import Taps
+from artifactgen.models.timm import as_network
 
 IMAGE_SIZE = (224, 224)
 CLASSES = 1000
@@ -62,12 +64,12 @@ class Case:
         with torch.inference_mode():
             self.model(self.x_BCHW)
 
-    def settled(self, artifacts: Mapping[str, Artifact]) -> dict[str, BoundArtifact]:
+    def calibrated(self, artifacts: Mapping[str, Artifact]) -> dict[str, BoundArtifact]:
         """Bound to the model, with what the first batch decides, as every worker gets them."""
         bound, _ = bind_artifacts(artifacts, self.subject)
-        run = forward(self.model, self.x_BCHW, taps=_taps(bound), classify=True)
-        options = {name: artifact.settle(run) for name, artifact in bound.items()}
-        return bind_artifacts(options, self.subject)[0]
+        taps = Taps.union(artifact.calibration_taps for artifact in bound.values())
+        forward_pass = forward(self.subject.network, self.x_BCHW, taps=taps, classify=True)
+        return {name: artifact.calibrate(forward_pass) for name, artifact in bound.items()}
 
     def ours(
         self, bound: Mapping[str, BoundArtifact], *, bf16: bool = False
@@ -77,8 +79,9 @@ class Case:
 
         def work() -> dict[str, Tensor]:
             with torch.autocast(device, torch.bfloat16, enabled=bf16):
-                run = forward(self.model, self.x_BCHW, taps=taps, classify=True)
-            return {k: v for artifact in bound.values() for k, v in artifact.compute(run).items()}
+                passed = forward(self.subject.network, self.x_BCHW, taps=taps, classify=True)
+            computed = [artifact.compute(passed) for artifact in bound.values()]
+            return {name: tensor for part in computed for name, tensor in part.items()}
 
         return work
 
@@ -94,7 +97,7 @@ def make_case(title: str, *, batch: int) -> Case:
     x_BCHW = torch.randn(batch, 3, *IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
     if is_convolutional(model):
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-    return Case(Subject(model, IMAGE_SIZE, names, has_head=True), x_BCHW)
+    return Case(Subject(as_network(model), IMAGE_SIZE, names, has_head=True), x_BCHW)
 
 
 def arguments(doc: str | None, *, batch: int = 4, rounds: int = 15) -> argparse.Namespace:

@@ -36,7 +36,7 @@ KINDS: Mapping[str, Artifact] = {
 
 def row(title: str, case: Case, *, rounds: int) -> str:
     """Times of embeddings alone and of everything, in units of the plain forward pass."""
-    everything = case.settled(KINDS)
+    everything = case.calibrated(KINDS)
     ways: dict[str, Work] = {
         "plain": case.plain,
         "embeddings": case.ours({"embeddings": everything["embeddings"]}),
@@ -44,7 +44,7 @@ def row(title: str, case: Case, *, rounds: int) -> str:
     }
     timings = interleave(ways, rounds=rounds)
     cells = [f"{timings.ratio(way, over='plain'):.3f}" for way in ("embeddings", "everything")]
-    route = everything["gradcam"].describe()["route"]
+    route = everything["gradcam"].resolved()["route"]
     kinds = " + ".join(everything)
     plain_ms = 1000 * timings.median_s("plain")
     return f"| {title}, `{route}` | {plain_ms:,.0f} ms | {' | '.join(cells)} | {kinds} |"

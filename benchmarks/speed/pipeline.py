@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from artifactgen.demo.phantom import Phantom, write_phantoms
 from artifactgen.types import Sample
 from benchmarks.exactness import reference
-from distributed.cli import run_command
+from distributed.launch import run_command
 
 BACKBONE = "vit_small_patch16_224"
 CLASSES = 5

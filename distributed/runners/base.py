@@ -1,20 +1,28 @@
-"""Runners hand tasks to workers. They know nothing of artifacts; workers know nothing of them."""
+"""What a runner is to the program: it hands tasks to workers.
+
+A runner is a frozen dataclass of options, named under `_target_` in a YAML of `configs/cluster/`.
+It knows nothing of artifacts, and workers know nothing of it. To add a runner, write a file in this
+folder and a YAML; see `docs/extending.md`.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+from artifactgen.errors import ConfigError, RunError
+from artifactgen.types import Accelerator, Receipt, Task
+from distributed.cores import threads_for
 
-from artifactgen.errors import ConfigError, RunError, UsageError
-from artifactgen.job import Job
-from artifactgen.types import Receipt, Task
-from artifactgen.worker import Worker
-from distributed.settings import ClusterSettings
+if TYPE_CHECKING:
+    from artifactgen.assembly import Assembly
+    from artifactgen.device import Devices
+    from artifactgen.job import Job
+    from artifactgen.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -23,65 +31,84 @@ _FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, er
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class Workers:
     """Who does the work."""
 
-    workers: int
-    threads_per_worker: int
-    on_gpu: bool
-    ray: bool
+    count: int
+    threads_each: int
+    """CPU threads of torch in each."""
+    where: str
+    """For people: `in this process`, `Ray`."""
+    in_this_process: bool = False
+    """Whether they compute here, so that they can use the model that the driver has loaded."""
 
 
-def choose_crew(cluster: ClusterSettings, job: Job, *, tasks: int) -> Crew:
-    """As many workers as were asked for, or as there are GPUs; Ray only where it has a use.
+@dataclass(frozen=True, kw_only=True)
+class Runner(ABC):
+    """The options of a runner: `cluster` in the configuration."""
 
-    Raises:
-        ConfigError: more workers than GPUs, or several workers in one process.
-    """
-    on_gpu = job.accelerator != "cpu" and torch.cuda.is_available()
-    gpus = torch.cuda.device_count() if on_gpu else 0
-    workers = cluster.workers or max(gpus, 1)
-    if gpus and workers > gpus:
-        raise ConfigError(
-            f"cluster.workers={workers}, but there are {gpus} GPUs; a worker owns one each."
-        )
-    if cluster.runner == "inline" and workers > 1:
-        raise ConfigError(
-            f"cluster.workers={workers} needs Ray. Set cluster.runner=ray or cluster.workers=1."
-        )
-    use_ray = cluster.runner == "ray" or (cluster.runner == "auto" and workers > 1 and tasks > 1)
-    threads = cluster.threads_per_worker or max(1, _cores() // workers)
-    return Crew(workers if use_ray else 1, threads, on_gpu, use_ray)
+    workers: int | None = None
+    """None = one for each GPU, or one on the CPU."""
+    threads_per_worker: int | None = None
+    """CPU threads of torch in each worker; None = the cores shared evenly."""
 
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads_per_worker"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"cluster.{name}={value}: must be 1 or more.")
 
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    def devices(self, accelerator: Accelerator) -> Devices:
+        """The devices that will compute. Nobody else asks: the driver may have others, or none.
 
+        Raises:
+            ConfigError: there are none such.
+        """
+        from artifactgen.device import find_devices  # torch takes seconds to import
 
-def run_tasks(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
-    """Do every task; the receipts come as shards are committed, in no promised order.
+        return find_devices(accelerator)
 
-    Raises:
-        RunError: a task failed; also where what was checked before has changed since.
-    """
-    job = replace(job, compute_threads=crew.threads_per_worker)
-    try:
-        yield from _on_ray(job, tasks, crew) if crew.ray else _in_process(job, tasks)
-    except UsageError as error:
-        raise RunError(str(error)) from error
+    @abstractmethod
+    def staff(self, devices: Devices, *, tasks: int) -> Workers:
+        """As many workers as were asked for, or as there is use for.
 
+        Args:
+            devices: what `devices` gave.
+            tasks: how many there are to do.
 
-def _on_ray(job: Job, tasks: Sequence[Task], crew: Crew) -> Iterator[Receipt]:
-    from distributed.runners.ray import run_on_ray  # Ray takes seconds to import
+        Raises:
+            ConfigError: more workers than devices, or than this runner can have.
+        """
 
-    return run_on_ray(job, tasks, crew)
+    @abstractmethod
+    def run(
+        self, job: Job, tasks: Sequence[Task], workers: Workers, assembly: Assembly | None
+    ) -> Iterator[Receipt]:
+        """Do every task; the receipts come as shards are committed, in no promised order.
 
+        Args:
+            job: the same for every worker.
+            tasks: at least one.
+            workers: what `staff` gave.
+            assembly: the model that the driver has loaded, if `workers.in_this_process`.
 
-def _in_process(job: Job, tasks: Sequence[Task]) -> Iterator[Receipt]:
-    worker = Worker(job)
-    for task in tasks:
-        yield do_task(worker, task)
+        Raises:
+            ArtifactGenError, OSError: what a worker raised.
+            RunError: something else in a worker, or it died more often than it is retried.
+        """
+
+    def count(self, devices: Devices) -> int:
+        """How many workers were asked for, or one for each GPU; checked."""
+        if self.workers and devices.gpus and self.workers > devices.gpus:
+            raise ConfigError(
+                f"cluster.workers={self.workers}, but there are {devices.gpus} GPUs; a worker "
+                "owns one each."
+            )
+        return self.workers or max(devices.gpus, 1)
+
+    def threads(self, workers: int) -> int:
+        """Threads of each of so many workers on this machine."""
+        return self.threads_per_worker or threads_for(workers)
 
 
 def do_task(worker: Worker, task: Task) -> Receipt:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from artifactgen.demo.checkpoint import CROP_SIZE, IMAGE_SIZE, _spec, load_cohort, main, make_demo
 from artifactgen.demo.phantom import Phantom
 from artifactgen.demo.training import Cohort, Schedule, _augment, _transplant, fit
-from artifactgen.models.timm import ModelSpec, build_model
+from artifactgen.models.timm import Timm, build_model
 
 SHORT = Schedule(steps=3, batch_size=4)
 
@@ -41,7 +41,7 @@ def test_checkpoint_is_lightning_like_and_fits_its_own_hyper_parameters(
     facts = content["hyper_parameters"]
     assert facts["classes"] == ["DCM", "HCM", "MINF", "NOR", "RV"]
     model = build_model(
-        ModelSpec(
+        Timm(
             facts["backbone"],
             num_classes=len(facts["classes"]),
             image_size=tuple(facts["image_size"]),

@@ -21,7 +21,7 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from distributed.cli import run_command
+from distributed.launch import run_command
 
 EXPERIMENT = "experiment=embeddings/my_experiment"
 CKPT = "ckpt_path=path/to/model.ckpt"
@@ -120,11 +120,12 @@ def working_in(folder: Path) -> Iterator[None]:
 def process_state() -> Iterator[None]:
     """Put back what the program sets for its process."""
     argv, hook, on_term = sys.argv, sys.excepthook, signal.getsignal(signal.SIGTERM)
+    path = list(sys.path)
     environment = dict(os.environ)
     try:
         yield
     finally:
-        sys.argv, sys.excepthook = argv, hook
+        sys.argv, sys.excepthook, sys.path[:] = argv, hook, path
         signal.signal(signal.SIGTERM, on_term)
         os.environ.clear()
         os.environ.update(environment)

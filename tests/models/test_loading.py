@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from artifactgen.errors import CheckpointError, ConfigError
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import load_model
-from artifactgen.models.timm import ModelSpec, build_model
+from artifactgen.models.timm import Timm, build_model
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def refusal(folder, payload, spec):
 )
 def test_round_trip(tmp_path, backbone, classifier):
     state = weights(backbone, num_classes=4)
-    loaded = load(tmp_path, state, ModelSpec(backbone))
+    loaded = load(tmp_path, state, Timm(backbone=backbone))
     assert_exactly(loaded, state)
     assert loaded.spec.num_classes == 4
     assert (loaded.has_head, loaded.classifier) == (True, classifier)
@@ -87,14 +87,14 @@ def test_round_trip(tmp_path, backbone, classifier):
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet", "test_convnext"])
 def test_the_model_computes_what_was_trained(tmp_path, backbone):
     original = trained(backbone, num_classes=4)
-    loaded = load(tmp_path, original.state_dict(), ModelSpec(backbone))
+    loaded = load(tmp_path, original.state_dict(), Timm(backbone=backbone))
     image = torch.rand(2, 3, 160, 160)
     with torch.no_grad():
         assert torch.equal(loaded.model(image), original(image))
 
 
 def test_the_resolved_spec_builds_the_same_model(tmp_path):
-    loaded = load(tmp_path, vit(global_pool="avg"), ModelSpec("test_vit"))
+    loaded = load(tmp_path, vit(global_pool="avg"), Timm(backbone="test_vit"))
     again = build_model(loaded.spec).state_dict()
     own = loaded.model.state_dict()
     assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in own.items()}
@@ -102,34 +102,34 @@ def test_the_resolved_spec_builds_the_same_model(tmp_path):
 
 def test_loading_takes_no_random_numbers(tmp_path):
     before = torch.random.get_rng_state()
-    load(tmp_path, vit(), ModelSpec("test_vit"))
+    load(tmp_path, vit(), Timm(backbone="test_vit"))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_fc_norm_means_average_pooling(tmp_path):
     state = vit(global_pool="avg")
     assert "fc_norm.weight" in state
-    loaded = load(tmp_path, state, ModelSpec("test_vit"))
+    loaded = load(tmp_path, state, Timm(backbone="test_vit"))
     assert_exactly(loaded, state)
     assert loaded.spec.global_pool == loaded.model.global_pool == "avg"
 
 
 def test_norm_means_the_default_pooling(tmp_path):
-    loaded = load(tmp_path, vit(), ModelSpec("test_vit"))
+    loaded = load(tmp_path, vit(), Timm(backbone="test_vit"))
     assert loaded.spec.global_pool == loaded.model.global_pool == "token"
 
 
 def test_both_norms_are_for_the_user_to_decide(tmp_path):
     state = {**vit(global_pool="avg"), "norm.weight": torch.ones(64), "norm.bias": torch.ones(64)}
-    message = refusal(tmp_path, state, ModelSpec("test_vit"))
+    message = refusal(tmp_path, state, Timm(backbone="test_vit"))
     assert "fc_norm.weight" in message
     assert "model.global_pool" in message
-    loaded = load(tmp_path, state, ModelSpec("test_vit", global_pool="avg"))
+    loaded = load(tmp_path, state, Timm(backbone="test_vit", global_pool="avg"))
     assert_exactly(loaded, state)
 
 
 def test_another_pooling_than_trained_is_refused(tmp_path):
-    message = refusal(tmp_path, vit(), ModelSpec("test_vit", global_pool="avg"))
+    message = refusal(tmp_path, vit(), Timm(backbone="test_vit", global_pool="avg"))
     assert "leave model.global_pool unset" in message
 
 
@@ -142,7 +142,7 @@ def test_mae_pretraining_has_no_head(tmp_path):
         **{f"decoder_blocks.{i}.norm1.weight": torch.zeros(32) for i in range(8)},
     }
     payload = {"model": {**state, **decoder}, "args": argparse.Namespace(lr=1.0), "epoch": 799}
-    loaded = load(tmp_path, payload, ModelSpec("test_vit", num_classes=5))
+    loaded = load(tmp_path, payload, Timm(backbone="test_vit", num_classes=5))
     assert_exactly(loaded, state)
     assert (loaded.has_head, loaded.classifier, loaded.spec.num_classes) == (False, None, 0)
     assert loaded.audit.head == "absent"
@@ -151,7 +151,7 @@ def test_mae_pretraining_has_no_head(tmp_path):
 
 
 def test_a_head_that_is_not_asked_for(tmp_path):
-    loaded = load(tmp_path, vit(), ModelSpec("test_vit", num_classes=0))
+    loaded = load(tmp_path, vit(), Timm(backbone="test_vit", num_classes=0))
     assert (loaded.has_head, loaded.audit.head) == (False, "unused")
     assert "head.weight" not in loaded.model.state_dict()
 
@@ -163,7 +163,7 @@ def test_lightning(tmp_path):
         "hyper_parameters": OmegaConf.create({"lr": 1e-3, "net": {"depth": [1, 2]}}),
         "epoch": 3,
     }
-    loaded = load(tmp_path, payload, ModelSpec("test_vit"))
+    loaded = load(tmp_path, payload, Timm(backbone="test_vit"))
     assert_exactly(loaded, state)
     assert (loaded.audit.prefix, loaded.audit.container) == ("model.", "state_dict")
     assert loaded.audit.unexpected == ("criterion.weight",)
@@ -179,7 +179,7 @@ def test_lightning(tmp_path):
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
 def test_prefixes_are_found(tmp_path, backbone, prefix):
     state = weights(backbone, num_classes=4)
-    loaded = load(tmp_path, prefixed(state, prefix), ModelSpec(backbone))
+    loaded = load(tmp_path, prefixed(state, prefix), Timm(backbone=backbone))
     assert_exactly(loaded, state)
     assert loaded.audit.prefix == prefix
 
@@ -187,14 +187,14 @@ def test_prefixes_are_found(tmp_path, backbone, prefix):
 def test_wrappers_around_single_blocks(tmp_path):
     state = vit()
     wrapped = {name.replace("blocks.1.", "blocks.1._orig_mod."): t for name, t in state.items()}
-    loaded = load(tmp_path, prefixed(wrapped, "module."), ModelSpec("test_vit"))
+    loaded = load(tmp_path, prefixed(wrapped, "module."), Timm(backbone="test_vit"))
     assert_exactly(loaded, state)
 
 
 def test_safetensors(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(vit(), path)
-    assert_exactly(load_model(ModelSpec("test_vit"), read_checkpoint(path)), vit())
+    assert_exactly(load_model(Timm(backbone="test_vit"), read_checkpoint(path)), vit())
 
 
 @pytest.mark.parametrize("teacher_first", [True, False])
@@ -202,7 +202,7 @@ def test_teacher_before_student(tmp_path, teacher_first):
     state = weights("test_vit", num_classes=0)
     both = [prefixed(state, "teacher.backbone."), prefixed(others(state), "student.backbone.")]
     first, second = both if teacher_first else reversed(both)
-    loaded = load(tmp_path, {**first, **second}, ModelSpec("test_vit"))
+    loaded = load(tmp_path, {**first, **second}, Timm(backbone="test_vit"))
     assert_exactly(loaded, state)
     assert loaded.audit.prefix == "teacher.backbone."
     assert loaded.audit.rivals == ("student.backbone.",)
@@ -212,14 +212,14 @@ def test_teacher_before_student(tmp_path, teacher_first):
 def test_the_better_fit_goes_before_the_teacher(tmp_path):
     state = vit()
     large = prefixed(weights("test_vit2", num_classes=4), "teacher.")
-    loaded = load(tmp_path, {**large, **prefixed(state, "student.")}, ModelSpec("test_vit"))
+    loaded = load(tmp_path, {**large, **prefixed(state, "student.")}, Timm(backbone="test_vit"))
     assert_exactly(loaded, state)
 
 
 def test_dino_projection_head_is_no_classifier(tmp_path):
     state = weights("test_vit", num_classes=0)
     flat = {**state, "head.mlp.0.weight": torch.ones(8, 64), "head.mlp.0.bias": torch.ones(8)}
-    loaded = load(tmp_path, {"teacher": flat, "epoch": 1}, ModelSpec("test_vit"))
+    loaded = load(tmp_path, {"teacher": flat, "epoch": 1}, Timm(backbone="test_vit"))
     assert_exactly(loaded, state)
     assert not loaded.has_head
 
@@ -237,7 +237,7 @@ def test_official_dinov2_with_registers_and_swiglu(tmp_path):
     official["pos_embed"] = torch.cat([at_class, state["pos_embed"]], dim=1)
     official["cls_token"] = state["cls_token"] - at_class
     del options["img_size"]
-    spec = ModelSpec(name, image_size=(56, 56), options=options)
+    spec = Timm(name, image_size=(56, 56), options=options)
     loaded = load(tmp_path, {"teacher": prefixed(official, "backbone.")}, spec)
     own = loaded.model.state_dict()
     torch.testing.assert_close(own.pop("cls_token"), state["cls_token"])
@@ -250,7 +250,7 @@ def test_a_distilled_model_has_two_classifiers(tmp_path):
     options = {"depth": 1, "embed_dim": 64, "num_heads": 2}
     name = "deit_tiny_distilled_patch16_224"
     state = weights(name, num_classes=4, **options)
-    spec = ModelSpec(name, options=options)
+    spec = Timm(name, options=options)
     loaded = load(tmp_path, state, spec)
     assert_exactly(loaded, state)
     assert loaded.classifier == "head"
@@ -262,7 +262,7 @@ def test_batch_counters_are_optional(tmp_path):
     state = weights("test_resnet", num_classes=4)
     bare = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     assert len(bare) < len(state)
-    loaded = load(tmp_path, bare, ModelSpec("test_resnet"))
+    loaded = load(tmp_path, bare, Timm(backbone="test_resnet"))
     assert loaded.audit.share == 1
     assert torch.equal(loaded.model.bn1.running_var, state["bn1.running_var"])
 
@@ -270,27 +270,27 @@ def test_batch_counters_are_optional(tmp_path):
 def test_running_statistics_are_not_optional(tmp_path):
     state = weights("test_resnet", num_classes=4)
     del state["bn1.running_var"]
-    assert "Missing: bn1.running_var." in refusal(tmp_path, state, ModelSpec("test_resnet"))
+    assert "Missing: bn1.running_var." in refusal(tmp_path, state, Timm(backbone="test_resnet"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(tmp_path, dtype):
     state = {name: tensor.to(dtype) for name, tensor in vit().items()}
-    loaded = load(tmp_path, state, ModelSpec("test_vit"))
+    loaded = load(tmp_path, state, Timm(backbone="test_vit"))
     assert_exactly(loaded, {name: tensor.float() for name, tensor in state.items()})
 
 
 def test_the_file_is_left_as_it_is(tmp_path):
-    load(tmp_path, vit(), ModelSpec("test_vit"))
+    load(tmp_path, vit(), Timm(backbone="test_vit"))
     checkpoint = read_checkpoint(tmp_path / "model.pt")
-    loaded = load_model(ModelSpec("test_vit"), checkpoint)
+    loaded = load_model(Timm(backbone="test_vit"), checkpoint)
     for tensor in loaded.model.state_dict().values():
         tensor.zero_()
     assert torch.equal(checkpoint.state_dict["cls_token"], vit()["cls_token"])
 
 
 def test_other_num_classes(tmp_path):
-    message = refusal(tmp_path, vit(), ModelSpec("test_vit", num_classes=5))
+    message = refusal(tmp_path, vit(), Timm(backbone="test_vit", num_classes=5))
     assert "4 classes, not 5. Set model.num_classes=4" in message
 
 
@@ -301,31 +301,31 @@ def test_weights_that_are_no_numbers(tmp_path, name, value):
     state[name] = state[name].clone()
     state[name].view(-1)[-1] = value
     assert f"NaN or Inf in 1 of its tensors ({name})" in refusal(
-        tmp_path, state, ModelSpec("test_vit")
+        tmp_path, state, Timm(backbone="test_vit")
     )
 
 
 def test_nan_outside_of_the_model_does_no_harm(tmp_path):
     state = {**vit(), "decoder_embed.weight": torch.full((2, 2), float("nan"))}
-    assert_exactly(load(tmp_path, state, ModelSpec("test_vit")), vit())
+    assert_exactly(load(tmp_path, state, Timm(backbone="test_vit")), vit())
 
 
 def test_quantized_weights_are_not_taken_for_floats(tmp_path):
     state = {**vit(), "blocks.0.mlp.fc1.weight": vit()["blocks.0.mlp.fc1.weight"].to(torch.int8)}
     assert "blocks.0.mlp.fc1.weight is torch.int8" in refusal(
-        tmp_path, state, ModelSpec("test_vit")
+        tmp_path, state, Timm(backbone="test_vit")
     )
 
 
 def test_missing_weights_are_named(tmp_path):
     state = {k: v for k, v in vit().items() if not k.startswith("blocks.1.")}
-    message = refusal(tmp_path, state, ModelSpec("test_vit"))
+    message = refusal(tmp_path, state, Timm(backbone="test_vit"))
     assert "Missing: blocks.1.norm1.weight, blocks.1.norm1.bias" in message
     assert "and 8 more" in message
 
 
 def test_audit_survives_json(tmp_path):
-    audit = load(tmp_path, {"model": prefixed(vit(), "net.")}, ModelSpec("test_vit")).audit
+    audit = load(tmp_path, {"model": prefixed(vit(), "net.")}, Timm(backbone="test_vit")).audit
     plain = audit.as_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["share"] == 1
@@ -337,25 +337,25 @@ def test_audit_survives_json(tmp_path):
 
 def test_a_deeper_network_of_the_same_width(tmp_path):
     state = weights("test_resnet", num_classes=4, layers=(1, 1, 2, 1))
-    message = refusal(tmp_path, state, ModelSpec("test_resnet"))
+    message = refusal(tmp_path, state, Timm(backbone="test_resnet"))
     assert "100 % of the encoder" in message
     assert "More than the model has: layer3.1.conv1.weight" in message
     assert "looks like a ResNet with [1, 1, 2, 1] blocks" in message
     assert_exactly(
-        load(tmp_path, state, ModelSpec("test_resnet", options={"layers": (1, 1, 2, 1)})), state
+        load(tmp_path, state, Timm(backbone="test_resnet", options={"layers": (1, 1, 2, 1)})), state
     )
 
 
 @pytest.mark.parametrize("options", [{"init_values": 1e-5}, {"qk_norm": True}, {"pre_norm": True}])
 def test_parts_that_the_model_leaves_out(tmp_path, options):
     state = vit(**options)
-    assert "More than the model has" in refusal(tmp_path, state, ModelSpec("test_vit"))
-    assert_exactly(load(tmp_path, state, ModelSpec("test_vit", options=options)), state)
+    assert "More than the model has" in refusal(tmp_path, state, Timm(backbone="test_vit"))
+    assert_exactly(load(tmp_path, state, Timm(backbone="test_vit", options=options)), state)
 
 
 def test_low_rank_adapters_that_were_not_merged(tmp_path):
     state = {**vit(), "blocks.0.attn.qkv.lora_A": torch.ones(4, 64)}
-    assert "blocks.0.attn.qkv.lora_A" in refusal(tmp_path, state, ModelSpec("test_vit"))
+    assert "blocks.0.attn.qkv.lora_A" in refusal(tmp_path, state, Timm(backbone="test_vit"))
 
 
 # Wrong architectures and their remedies.
@@ -367,14 +367,14 @@ TINY_VIT = {"num_classes": 0, "depth": 12, "embed_dim": 192, "num_heads": 3, "im
 @pytest.mark.parametrize("backbone", ["test_resnet", "vit_base_patch16_224"])
 def test_a_vit_is_recognised(tmp_path, backbone, prefix):
     state = prefixed(weights("vit_base_patch16_224", **TINY_VIT), prefix)
-    message = refusal(tmp_path, state, ModelSpec(backbone, options={}))
+    message = refusal(tmp_path, state, Timm(backbone=backbone, options={}))
     assert "looks like a ViT with width 192, 12 blocks, patch 16" in message
     assert "model.backbone=vit_tiny_patch16_224" in message
     assert str(tmp_path / "model.pt") in message
 
 
 def test_a_vit_of_no_known_name_is_described(tmp_path):
-    message = refusal(tmp_path, vit(), ModelSpec("test_convnext"))
+    message = refusal(tmp_path, vit(), Timm(backbone="test_convnext"))
     assert "looks like a ViT with width 64" in message
     assert "try" not in message
 
@@ -384,40 +384,40 @@ def test_a_resnet_is_recognised(tmp_path, name):
     with torch.device("meta"):
         names = timm.create_model(name).state_dict()
     state = prefixed(dict.fromkeys(names, torch.ones(1)), "model.")
-    assert f"model.backbone={name}." in refusal(tmp_path, state, ModelSpec("test_vit"))
+    assert f"model.backbone={name}." in refusal(tmp_path, state, Timm(backbone="test_vit"))
 
 
 def test_the_name_in_a_timm_checkpoint(tmp_path):
     payload = {"arch": "test_convnext", "state_dict": weights("test_convnext", num_classes=4)}
-    message = refusal(tmp_path, payload, ModelSpec("test_resnet"))
+    message = refusal(tmp_path, payload, Timm(backbone="test_resnet"))
     assert "try model.backbone=test_convnext." in message
 
 
 def test_no_name_in_common(tmp_path):
-    message = refusal(tmp_path, {"some.weight": torch.ones(3)}, ModelSpec("test_vit"))
+    message = refusal(tmp_path, {"some.weight": torch.ones(3)}, Timm(backbone="test_vit"))
     assert "0 % of the encoder" in message
     assert "model.backbone" in message
 
 
 def test_another_image_size(tmp_path):
-    message = refusal(tmp_path, vit(img_size=224), ModelSpec("test_vit"))
+    message = refusal(tmp_path, vit(img_size=224), Timm(backbone="test_vit"))
     assert "positions for 14 x 14 patches: try data.image_size=[224,224]" in message
-    spec = ModelSpec("test_vit", image_size=(224, 224))
+    spec = Timm(backbone="test_vit", image_size=(224, 224))
     assert_exactly(load(tmp_path, vit(img_size=224), spec), vit(img_size=224))
 
 
 def test_an_oblong_image_size_is_not_guessed(tmp_path):
-    message = refusal(tmp_path, vit(img_size=(96, 128)), ModelSpec("test_vit"))
+    message = refusal(tmp_path, vit(img_size=(96, 128)), Timm(backbone="test_vit"))
     assert "positions for 48 patches: set data.image_size" in message
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
 def test_other_channels(tmp_path, backbone):
     state = weights(backbone, num_classes=4, in_chans=1)
-    assert "model.in_chans=1" in refusal(tmp_path, state, ModelSpec(backbone))
-    assert_exactly(load(tmp_path, state, ModelSpec(backbone, in_chans=1)), state)
+    assert "model.in_chans=1" in refusal(tmp_path, state, Timm(backbone=backbone))
+    assert_exactly(load(tmp_path, state, Timm(backbone=backbone, in_chans=1)), state)
 
 
 def test_the_configuration_is_checked_first(tmp_path):
     with pytest.raises(ConfigError, match="test_vit"):
-        load(tmp_path, vit(), ModelSpec("test_vitt"))
+        load(tmp_path, vit(), Timm(backbone="test_vitt"))

@@ -8,7 +8,7 @@ import torch
 from artifactgen.errors import ConfigError
 from artifactgen.models.timm import (
     RESERVED_OPTIONS,
-    ModelSpec,
+    Timm,
     build_model,
     input_size,
     normalization,
@@ -46,7 +46,7 @@ def test_an_unknown_backbone_names_the_nearest(name, hint):
 
 
 def test_a_built_model_is_frozen_and_in_eval_mode():
-    model = build_model(ModelSpec("test_vit", num_classes=3))
+    model = build_model(Timm(backbone="test_vit", num_classes=3))
     assert not model.training
     assert all(not p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
     assert model(torch.zeros(1, 3, 160, 160)).shape == (1, 3)
@@ -54,7 +54,7 @@ def test_a_built_model_is_frozen_and_in_eval_mode():
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet", "test_convnext"])
 def test_no_classes_means_no_head(backbone):
-    model = build_model(ModelSpec(backbone, num_classes=0))
+    model = build_model(Timm(backbone=backbone, num_classes=0))
     classifier = model.pretrained_cfg["classifier"]
     assert not any(name.startswith(f"{classifier}.") for name in model.state_dict())
 
@@ -64,12 +64,12 @@ def test_no_classes_means_no_head(backbone):
 )
 @pytest.mark.parametrize("size", [(192, 192), (160, 224)])
 def test_any_architecture_takes_an_image_size(backbone, size):
-    model = build_model(ModelSpec(backbone, num_classes=2, in_chans=1, image_size=size))
+    model = build_model(Timm(backbone=backbone, num_classes=2, in_chans=1, image_size=size))
     assert model(torch.zeros(1, 1, *size)).shape == (1, 2)
 
 
 def test_options_reach_timm():
-    model = build_model(ModelSpec("test_vit", options={"patch_size": 32, "depth": 2}))
+    model = build_model(Timm(backbone="test_vit", options={"patch_size": 32, "depth": 2}))
     assert len(model.blocks) == 2
     assert model.patch_embed.patch_size == (32, 32)
 
@@ -77,7 +77,7 @@ def test_options_reach_timm():
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet", "poolformer_s12"])
 @pytest.mark.parametrize("size", [None, (160, 160)])
 def test_a_wrong_option_is_named(backbone, size):
-    spec = ModelSpec(backbone, image_size=size, options={"patch_sise": 8})
+    spec = Timm(backbone=backbone, image_size=size, options={"patch_sise": 8})
     with pytest.raises(ConfigError, match=r"model\.options\.patch_sise=8"):
         build_model(spec)
 
@@ -85,7 +85,7 @@ def test_a_wrong_option_is_named(backbone, size):
 @pytest.mark.parametrize("option", sorted(RESERVED_OPTIONS))
 def test_options_cannot_go_behind_a_setting(option):
     with pytest.raises(ConfigError, match=f"{option} is not free: set {RESERVED_OPTIONS[option]}"):
-        build_model(ModelSpec("test_vit", options={option: "x"}))
+        build_model(Timm(backbone="test_vit", options={option: "x"}))
 
 
 @pytest.mark.parametrize(
@@ -101,29 +101,29 @@ def test_options_cannot_go_behind_a_setting(option):
 )
 def test_impossible_settings(settings, message):
     with pytest.raises(ConfigError, match=message):
-        build_model(ModelSpec("test_vit", **settings))
+        build_model(Timm(backbone="test_vit", **settings))
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
 def test_a_type_error_of_another_cause_is_told_as_it_is(backbone):
-    spec = ModelSpec(backbone, image_size=(160, 160), options={"act_layer": 3})
+    spec = Timm(backbone=backbone, image_size=(160, 160), options={"act_layer": 3})
     with pytest.raises(ConfigError, match=r"act_layer=3.*TypeError"):
         build_model(spec)
 
 
 def test_input_size_and_normalization_need_no_model():
-    assert input_size(ModelSpec("vit_base_patch14_dinov2")) == (518, 518)
-    assert input_size(ModelSpec("resnet18", image_size=(64, 96))) == (64, 96)
-    assert normalization(ModelSpec("vit_base_patch16")) == ((0.5,) * 3, (0.5,) * 3)
-    assert normalization(ModelSpec("vit_base_patch16.mae"))[0] == (0.485, 0.456, 0.406)
+    assert input_size(Timm(backbone="vit_base_patch14_dinov2")) == (518, 518)
+    assert input_size(Timm(backbone="resnet18", image_size=(64, 96))) == (64, 96)
+    assert normalization(Timm(backbone="vit_base_patch16")) == ((0.5,) * 3, (0.5,) * 3)
+    assert normalization(Timm(backbone="vit_base_patch16.mae"))[0] == (0.485, 0.456, 0.406)
 
 
 def test_other_channels_get_the_average_of_rgb():
-    mean, std = normalization(ModelSpec("resnet18", in_chans=2))
+    mean, std = normalization(Timm(backbone="resnet18", in_chans=2))
     assert mean == pytest.approx([0.449, 0.449])
     assert std == pytest.approx([0.226, 0.226])
 
 
 def test_a_spec_travels():
-    spec = ModelSpec("test_vit", image_size=(32, 32), options={"depth": 1})
+    spec = Timm(backbone="test_vit", image_size=(32, 32), options={"depth": 1})
     assert pickle.loads(pickle.dumps(spec)) == spec

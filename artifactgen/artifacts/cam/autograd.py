@@ -1,81 +1,39 @@
-"""Class activation maps by autograd through what is behind the layer: always right."""
+"""GradCAM by autograd through what is behind the layer: always right."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from artifactgen.artifacts.base import Subject
-from artifactgen.introspect.forward import Pass, Taps
-from artifactgen.introspect.grid import grid_of
-
-
-class CamRoute(Protocol):
-    """A way from a forward pass to the maps of chosen classes."""
-
-    @property
-    def taps(self) -> Taps:
-        """What it needs of the pass."""
-        ...
-
-    def cams(self, run: Pass, classes: Tensor) -> Tensor:
-        """Maps at the layer's resolution, negative values zero: (B, K, h, w), float32.
-
-        Args:
-            run: a pass with the taps.
-            classes: class indices, (K,) for all images or (B, K).
-        """
-        ...
-
-
-def for_each_image(classes: Tensor, run: Pass) -> Tensor:
-    """Class indices as (B, K)."""
-    return classes.expand(len(run.x_BCHW), -1)
+from artifactgen.artifacts.cam.base import SignedRoute, for_each_image, weighed
+from artifactgen.introspect.forward import Pass
+from artifactgen.introspect.taps import Taps
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
-    """Autograd through what is behind the layer."""
+class Autograd(SignedRoute):
+    """The route `tail`: one backward through the tail of the network for each class."""
 
-    subject: Subject
-    layer: str
-    taps: Taps = field(init=False)
+    @property
+    def taps(self) -> Taps:
+        return Taps(gradients=(self.layer,))
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "taps", Taps(gradients=(self.layer,)))
-
-    def cams(self, run: Pass, classes: Tensor) -> Tensor:
-        return self.signed_cams(run, classes).relu()
-
-    def signed_cams(self, run: Pass, classes: Tensor) -> Tensor:
-        """The maps before the ReLU."""
-        activation_BChw = self.activation(run)
-        weights = [g.mean((2, 3)) for g in self.gradients(run, classes)]
+    def signed_cams(self, forward_pass: Pass, classes: Tensor) -> Tensor:
+        activation_BChw = self.activation(forward_pass)
+        weights = [g.mean((2, 3)) for g in self.gradients(forward_pass, classes)]
         return weighed(torch.stack(weights, 1), activation_BChw)
 
-    def activation(self, run: Pass) -> Tensor:
-        """The layer's output, (B, C, h, w), float32."""
-        activation = run.outputs[self.layer].detach()
-        return grid_of(self.subject.model, activation, image_size=run.image_size)(activation)
-
-    def gradients(self, run: Pass, classes: Tensor) -> Iterator[Tensor]:
+    def gradients(self, forward_pass: Pass, classes: Tensor) -> Iterator[Tensor]:
         """For each class the gradient of each image's score by the layer's output, (B, C, h, w)."""
-        assert run.logits_BK is not None
-        activation = run.outputs[self.layer]
-        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
-        for classes_B in for_each_image(classes, run).unbind(1):
+        assert forward_pass.logits_BK is not None
+        activation, grid = forward_pass.outputs[self.layer], self.grid(forward_pass)
+        for classes_B in for_each_image(classes, forward_pass).unbind(1):
             # Images do not meet in the network, so one sum serves the whole batch.
-            score = run.logits_BK.gather(1, classes_B[:, None]).sum()
+            score = forward_pass.logits_BK.gather(1, classes_B[:, None]).sum()
             (gradient,) = torch.autograd.grad(
                 score, activation, retain_graph=True, materialize_grads=True, allow_unused=True
             )
             yield grid(gradient)
-
-
-def weighed(weights_BRC: Tensor, activation_BChw: Tensor) -> Tensor:
-    """Sum over weighed channels, (B, R, h, w)."""
-    return torch.unflatten(weights_BRC @ activation_BChw.flatten(2), -1, activation_BChw.shape[2:])

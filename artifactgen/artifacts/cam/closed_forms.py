@@ -6,8 +6,9 @@ classifier's weight or features.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,54 +16,59 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from artifactgen.artifacts.base import Subject
-from artifactgen.artifacts.cam.autograd import weighed
+from artifactgen.artifacts.cam.base import SignedRoute, weighed
 from artifactgen.introspect.attention import AttentionCall
-from artifactgen.introspect.forward import Pass, Taps, eager_graph, only_tensor
-from artifactgen.introspect.grid import Grid, grid_of
+from artifactgen.introspect.forward import Pass, eager_graph
+from artifactgen.introspect.grid import Grid
+from artifactgen.introspect.taps import Taps
+from artifactgen.models.base import Network
 
 _CHUNK_BYTES = 256 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class Pooled:
-    """Closed form for a layer whose output goes into global average pooling."""
+class ClosedForm(SignedRoute):
+    """A way to GradCAM without a backward pass, for models that are put together in some way."""
 
-    subject: Subject
-    layer: str
-    taps: Taps = field(init=False)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "taps", Taps(outputs=(self.layer,)))
-
+    @abstractmethod
     def is_derived(self) -> bool:
         """Whether the model is put together in the way that the closed form is derived for."""
-        return classifier_weight(self.subject.model) is not None
 
-    def applies(self, run: Pass) -> bool:
+    @abstractmethod
+    def applies(self, forward_pass: Pass) -> bool:
+        """Whether a pass agrees with that, as far as can be seen without a comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled(ClosedForm):
+    """Closed form for a layer whose output goes into global average pooling.
+
+    "Pooled" in docs/gradcam.md: the gradient of the pooled vector, over the number of positions.
+    """
+
+    def is_derived(self) -> bool:
+        return classifier_weight(self.subject.network) is not None
+
+    def applies(self, forward_pass: Pass) -> bool:
         """Whether the layer's output is what the head of the model is given."""
-        output, features = run.outputs[self.layer], run.features
+        output, features = forward_pass.outputs[self.layer], forward_pass.features
         if not isinstance(features, Tensor) or output.shape != features.shape:
             return False
-        grid = grid_of(self.subject.model, output, image_size=run.image_size)
-        if grid.prefix_tokens or not _classifies_pre_logits(self.subject.model, run):
+        if self.grid(forward_pass).prefix_tokens:
             return False
-        return torch.equal(output, features)
+        classified = _classifies_pre_logits(self.subject.network, forward_pass)
+        return classified and torch.equal(output, features)
 
-    def cams(self, run: Pass, classes: Tensor) -> Tensor:
-        return self.signed_cams(run, classes).relu()
-
-    def signed_cams(self, run: Pass, classes: Tensor) -> Tensor:
-        """The maps before the ReLU."""
-        activation = run.outputs[self.layer].detach().float()
-        grid = grid_of(self.subject.model, activation, image_size=run.image_size)
-        activation_BChw = grid(activation)
+    def signed_cams(self, forward_pass: Pass, classes: Tensor) -> Tensor:
+        output, grid = forward_pass.outputs[self.layer], self.grid(forward_pass)
+        activation_BChw = self.activation(forward_pass)
         pooled_BC = activation_BChw.mean((2, 3))
-        rows = _rows(self.subject.model, classes)
+        rows = _rows(self.subject.network, classes)
         # A linear head has one gradient for all images.
-        pre_logits_BD, source_BC = self._head(pooled_BC[:1], grid, like=activation)
+        pre_logits_BD, source_BC = self._head(pooled_BC[:1], grid, like=output)
         if len(rows.start_BRD) > 1 or not _is_linear(pre_logits_BD):
-            pre_logits_BD, source_BC = self._head(pooled_BC, grid, like=activation)
+            pre_logits_BD, source_BC = self._head(pooled_BC, grid, like=output)
         gradients = _gradients(pre_logits_BD, source_BC, rows.start_BRD)
         positions = grid.height * grid.width
         parts = [weighed(weights_BRC / positions, activation_BChw) for weights_BRC in gradients]
@@ -73,7 +79,7 @@ class Pooled:
         with eager_graph():
             source_BC = pooled_BC.detach().requires_grad_()
             features = _one_position(source_BC, grid, like=like)
-            return _pre_logits(self.subject.model, features), source_BC
+            return self.subject.network.embed(features).flatten(1), source_BC
 
 
 def _one_position(pooled_BC: Tensor, grid: Grid, *, like: Tensor) -> Tensor:
@@ -117,31 +123,28 @@ class _ReadClassQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassToken:
+class ClassToken(ClosedForm):
     """Closed form for the norm before the last attention of a ViT that classifies its class token.
 
     With p the class token's attention, q its query, and g the gradient of a class score by what
     its heads put out, the sums over patches are Σ dV = (Σ p) g and Σ dK = (g · Σ p (v - o)) q.
     """
 
-    subject: Subject
-    layer: str
-    taps: Taps = field(init=False)
-
-    def __post_init__(self) -> None:
+    @property
+    def taps(self) -> Taps:
         block = self.layer.rpartition(".")[0]
-        prefix_tokens = int(getattr(self.subject.model, "num_prefix_tokens", 0))
-        taps = Taps(
+        prefix_tokens = self.subject.network.traits.prefix_tokens or 0
+        return Taps(
             outputs=(self.layer,),
             inputs=(f"{block}.norm2",),
             attention=((f"{block}.attn", _ReadClassQuery(prefix_tokens)),),
         )
-        object.__setattr__(self, "taps", taps)
 
     def is_derived(self) -> bool:
-        """Whether the model is put together in the way that the closed form is derived for."""
         model = self.subject.model
-        if not isinstance(model, VisionTransformer) or classifier_weight(model) is None:
+        if not isinstance(model, VisionTransformer):
+            return False
+        if classifier_weight(self.subject.network) is None:
             return False
         if self.layer != f"blocks.{len(model.blocks) - 1}.norm1" or model.global_pool != "token":
             return False
@@ -154,27 +157,23 @@ class ClassToken:
         is_read = attention.fused_attn and attention.gate is None
         return is_read and all(isinstance(norm, nn.Identity) for norm in plain)
 
-    def applies(self, run: Pass) -> bool:
-        """As far as the structure tells."""
-        return _classifies_pre_logits(self.subject.model, run)
+    def applies(self, forward_pass: Pass) -> bool:
+        return _classifies_pre_logits(self.subject.network, forward_pass)
 
-    def cams(self, run: Pass, classes: Tensor) -> Tensor:
-        return self.signed_cams(run, classes).relu()
-
-    def signed_cams(self, run: Pass, classes: Tensor) -> Tensor:
-        """The maps before the ReLU."""
+    def signed_cams(self, forward_pass: Pass, classes: Tensor) -> Tensor:
         model: Any = self.subject.model
-        block = model.blocks[-1]
-        read: _ClassQuery = run.attention[self.taps.attention[0]]
-        tokens_BND = run.outputs[self.layer].detach().float()
-        residual_BD = run.inputs[self.taps.inputs[0]][:, 0].float().clone()
+        block, taps = model.blocks[-1], self.taps
+        read: _ClassQuery = forward_pass.attention[taps.attention[0]]
+        residual_BD = forward_pass.inputs[taps.inputs[0]][:, 0].float().clone()
+        # The class token's way from the attention to the logits, run again with a graph: all
+        # that g, the gradient by what the heads put out, depends on.
         with eager_graph():
             residual_BD.requires_grad_()
             token_BD = residual_BD + block.ls2(block.mlp(block.norm2(residual_BD)))
-            pre_logits_BD = _pre_logits(model, model.norm(token_BD)[:, None])
-        grid = grid_of(model, tokens_BND, image_size=run.image_size)
-        patches, positions = grid(tokens_BND), grid.height * grid.width
-        rows = _rows(model, classes)
+            pre_logits_BD = self.subject.network.embed(model.norm(token_BD)[:, None]).flatten(1)
+        patches, grid = self.activation(forward_pass), self.grid(forward_pass)
+        positions = grid.height * grid.width
+        rows = _rows(self.subject.network, classes)
         parts = [
             weighed(self._weights(block, read, gradient_BRD) / positions, patches)
             for gradient_BRD in _gradients(pre_logits_BD, residual_BD, rows.start_BRD)
@@ -197,26 +196,21 @@ class ClassToken:
         return weights_BKD
 
 
-def classifier_weight(model: nn.Module) -> Tensor | None:
+def classifier_weight(network: Network) -> Tensor | None:
     """(K, D) of a classifier that is one linear layer; None for any other."""
-    path = getattr(model, "pretrained_cfg", {}).get("classifier")
-    if not isinstance(path, str):
+    if len(network.classifiers) != 1:
         return None
-    layer = dict(model.named_modules()).get(path)
+    layer = dict(network.module.named_modules()).get(network.classifiers[0])
     is_linear = type(layer) is nn.Linear or (
         type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1
     )
     return layer.weight.flatten(1) if is_linear else None  # type: ignore[union-attr]
 
 
-def _classifies_pre_logits(model: nn.Module, run: Pass) -> bool:
+def _classifies_pre_logits(network: Network, forward_pass: Pass) -> bool:
     """Whether the classifier's input is as wide as what the head calls so: not if it is an MLP."""
-    weight_KD = classifier_weight(model)
-    return weight_KD is not None and weight_KD.shape[1] == run.pre_logits_BD[0].numel()
-
-
-def _pre_logits(model: Any, features: Tensor) -> Tensor:
-    return only_tensor(model.forward_head(features, pre_logits=True)).flatten(1)
+    weight_KD = classifier_weight(network)
+    return weight_KD is not None and weight_KD.shape[1] == forward_pass.pre_logits_BD[0].numel()
 
 
 class _Rows(NamedTuple):
@@ -237,8 +231,8 @@ class _Rows(NamedTuple):
         return found_BRhw if self.weight_KD is None else weighed(self.weight_KD, found_BRhw)
 
 
-def _rows(model: nn.Module, classes: Tensor) -> _Rows:
-    weight_KD = classifier_weight(model)
+def _rows(network: Network, classes: Tensor) -> _Rows:
+    weight_KD = classifier_weight(network)
     assert weight_KD is not None, "closed forms are for a linear classifier"
     if classes.ndim == 2:
         return _Rows(weight_KD[classes].float(), None)

@@ -11,36 +11,49 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from artifactgen.artifacts.base import Arrays, Excerpt, Picture, Subject, Tensors, Trial, View
-from artifactgen.artifacts.cam.autograd import CamRoute, for_each_image
+from artifactgen.artifacts.base import (
+    Arrays,
+    Artifact,
+    BoundArtifact,
+    Excerpt,
+    Excerpts,
+    Picture,
+    Subject,
+    Tensors,
+    Trial,
+    View,
+)
+from artifactgen.artifacts.cam.base import CamRoute, for_each_image
 from artifactgen.artifacts.cam.methods import (
     ActivationFormula,
     Method,
     Perturbation,
     make_method,
 )
-from artifactgen.artifacts.cam.routes import Route, make_route, route_does_not_hold, settle_route
+from artifactgen.artifacts.cam.routes import Route, choose_route, comparison_taps, make_route
 from artifactgen.artifacts.cam.target_layer import (
     find_target_layer,
     layers_with_gradient,
     suggest_layers,
 )
-from artifactgen.errors import ConfigError, did_you_mean
-from artifactgen.introspect.forward import Pass, Taps
-from artifactgen.introspect.grid import get_layer, grid_of
-from artifactgen.models.constants import constant
+from artifactgen.artifacts.classes import PREDICTED, resolve_classes
+from artifactgen.device import constant
+from artifactgen.errors import ConfigError
+from artifactgen.introspect.forward import Pass
+from artifactgen.introspect.grid import require_layer
+from artifactgen.introspect.taps import Taps
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
 from artifactgen.rendering.overlay import OPACITY, Scale
 from artifactgen.rendering.saliency import ALL_FRAMES, SaliencyPictures, Style, find_frame
-from artifactgen.store.layout import gradcam_file
+from artifactgen.store.layout import safe_name
 
 log = logging.getLogger(__name__)
 
-PREDICTED = "predicted"
 _CLASSES_COMPARED = 3
 """Classes by which a closed form is held against autograd before a run."""
 _CLASSES_TRIED = 5
@@ -48,8 +61,10 @@ _CLASSES_TRIED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradCAM:
+class GradCAM(Artifact):
     """Options of GradCAM."""
+
+    files: ClassVar[tuple[str, ...]] = ("gradcam/*/class_*.png",)
 
     method: Method = "gradcam"
     """Any of pytorch-grad-cam's; `scorecam` and `ablationcam` cost a forward pass per channel."""
@@ -88,112 +103,91 @@ class GradCAM:
             layer = find_target_layer(subject)
         else:
             layer = self.layer
-            get_layer(subject.model, layer, option="gradcam.layer")
+            require_layer(subject.model, layer, option="gradcam.layer")
         find_frame(self.frames, subject.frame_names, option="gradcam.frames")
         classes = resolve_classes(self.target_classes, subject.classes)
-        return BoundGradCAM(self, subject, layer, classes, self._way(subject, layer))
+        return BoundGradCAM(self, subject, layer, classes, self._route(subject, layer))
 
-    def _way(self, subject: Subject, layer: str) -> CamRoute:
+    def _route(self, subject: Subject, layer: str) -> CamRoute:
         if self.method == "gradcam":
             return make_route(self.route, subject, layer)
         return make_method(self.method, subject, layer)
 
 
-def resolve_classes(
-    wanted: Sequence[int | str] | str | None, classes: Sequence[str]
-) -> tuple[int, ...] | None:
-    """Class indices, in order and without doubles; None where each record's prediction is meant.
-
-    Raises:
-        ConfigError: a class that there is not.
-    """
-    if wanted == PREDICTED:
-        return None
-    if wanted is None:
-        return tuple(range(len(classes)))
-    if not wanted or isinstance(wanted, str):
-        raise ConfigError(
-            f"target_classes={wanted!r}: give a list of indices or names, null or {PREDICTED}."
-        )
-    return tuple(dict.fromkeys(_class_index(item, classes) for item in wanted))
-
-
-def _class_index(wanted: int | str, classes: Sequence[str]) -> int:
-    if isinstance(wanted, str) and wanted in classes:
-        return classes.index(wanted)
-    if isinstance(wanted, int) and 0 <= wanted < len(classes):
-        return wanted
-    raise ConfigError(
-        f"target_classes: there is no class {wanted!r} among {len(classes)}. "
-        f"{did_you_mean(str(wanted), classes)}"
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class BoundGradCAM:
+class BoundGradCAM(BoundArtifact):
     """Computes `gradcam`, float32 (B, K, h, w), and `gradcam_classes`, int64 (B, K)."""
+
+    maps = ("gradcam", "gradcam_classes")
 
     options: GradCAM
     subject: Subject
     layer: str
     classes: tuple[int, ...] | None
-    way: CamRoute
+    route: CamRoute
 
     @property
     def taps(self) -> Taps:
-        return self.way.taps
+        return self.route.taps
 
-    def compute(self, run: Pass) -> Tensors:
-        classes = self._classes(run)
-        classes_BK = for_each_image(classes, run)
-        return {"gradcam": self.way.cams(run, classes), "gradcam_classes": classes_BK}
+    @property
+    def calibration_taps(self) -> Taps:
+        if self.options.method != "gradcam":
+            return self.taps
+        return comparison_taps(self.options.route, self.subject, self.layer)
 
-    def _classes(self, run: Pass) -> Tensor:
+    def compute(self, forward_pass: Pass) -> Tensors:
+        classes = self._classes(forward_pass)
+        return {
+            "gradcam": self.route.cams(forward_pass, classes),
+            "gradcam_classes": for_each_image(classes, forward_pass),
+        }
+
+    def _classes(self, forward_pass: Pass) -> Tensor:
         """Class indices, (K,) for all images or (B, K)."""
-        assert run.logits_BK is not None
+        assert forward_pass.logits_BK is not None
         if self.classes is None:
-            return run.logits_BK.argmax(1, keepdim=True)
-        return constant(self.classes, run.logits_BK.device)
+            return forward_pass.logits_BK.argmax(1, keepdim=True)
+        return constant(self.classes, forward_pass.logits_BK.device)
 
-    def settle(self, run: Pass) -> GradCAM:
+    def calibrate(self, forward_pass: Pass) -> BoundGradCAM:
         """Refuse a layer that gives no maps, choose the route, and warn of what is slow."""
-        output = run.outputs[self.layer].detach()
-        grid = grid_of(self.subject.model, output, image_size=run.image_size)
-        needs_gradient = not isinstance(self.way, ActivationFormula)
-        if needs_gradient and not layers_with_gradient(self.subject, [self.layer]):
+        grid = self.route.grid(forward_pass)
+        self._require_gradient()
+        if isinstance(self.route, Perturbation):
+            log.warning(
+                "gradcam.method=%s runs the model about %d times for each record and class.",
+                self.options.method,
+                grid(forward_pass.outputs[self.layer].detach()).shape[1],
+            )
+        options = replace(self.options, layer=self.layer)
+        if options.method != "gradcam":
+            return replace(self, options=options)
+        chosen = self.classes or tuple(range(len(self.subject.classes)))
+        some = chosen[:: max(1, len(chosen) // _CLASSES_COMPARED)][:_CLASSES_COMPARED]
+        name = choose_route(options.route, self.subject, self.layer, forward_pass, some)
+        route = make_route(name, self.subject, self.layer)
+        return replace(self, options=replace(options, route=name), route=route)
+
+    def _require_gradient(self) -> None:
+        # A layer that was found by its gradient has one; the formula of EigenCAM needs none.
+        if self.options.layer == "auto" or isinstance(self.route, ActivationFormula):
+            return
+        if not layers_with_gradient(self.subject, [self.layer]):
             raise ConfigError(
                 f"gradcam.layer={self.layer}: no class score depends on the patches there, so "
                 f"every map would be empty.\nSet gradcam.layer to one of "
                 f"{', '.join(suggest_layers(self.subject))}."
             )
-        if isinstance(self.way, Perturbation):
-            log.warning(
-                "gradcam.method=%s runs the model about %d times for each record and class.",
-                self.options.method,
-                grid(output).shape[1],
-            )
-        return replace(self.options, layer=self.layer, route=self._settle_route(run))
-
-    def _settle_route(self, run: Pass) -> Route:
-        wanted = self.options.route
-        if wanted == "tail" or self.options.method != "gradcam":
-            return wanted
-        chosen = self.classes or tuple(range(len(self.subject.classes)))
-        some = chosen[:: max(1, len(chosen) // _CLASSES_COMPARED)][:_CLASSES_COMPARED]
-        images_BCHW = run.x_BCHW.clone()
-        route = settle_route(self.subject, self.layer, images_BCHW, some, wanted=wanted)
-        if wanted not in ("auto", route):
-            raise route_does_not_hold(wanted, self.subject, self.layer)
-        return route
 
     def trial(self) -> Trial:
         """A few classes; of a perturbation, a map that looks alike and costs no forward passes."""
-        way = self.way
-        if isinstance(way, Perturbation):
-            way = make_method("eigencam", self.subject, self.layer)
+        route = self.route
+        if isinstance(route, Perturbation):
+            route = make_method("eigencam", self.subject, self.layer)
         some = None if self.classes is None else self.classes[:_CLASSES_TRIED]
         share = 1.0 if some is None else len(some) / len(self.classes or some)
-        return Trial(replace(self, classes=some, way=way), share)
+        return Trial(replace(self, classes=some, route=route), share)
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         options, record_id = self.options, view.sample.record_id
@@ -208,7 +202,7 @@ class BoundGradCAM:
         texts = [self._text(view, class_index) for class_index in classes]
         drawn = pictures.draw(view.images, arrays["gradcam"], texts)
         for class_index, picture in zip(classes, drawn, strict=True):
-            yield gradcam_file(record_id, class_index), picture
+            yield f"gradcam/{safe_name(record_id)}/class_{class_index}.png", picture
 
     def _text(self, view: View, class_index: int) -> dict[str, str]:
         """What a picture says of its origin."""
@@ -221,25 +215,23 @@ class BoundGradCAM:
             "Scale": self.options.scale,
         }
 
-    def excerpts(
-        self, files: Sequence[str], *, label: int | None, prediction: int | None
-    ) -> tuple[Excerpt, ...]:
+    @property
+    def excerpts(self) -> Excerpts:
         name = {"gradcam": "GradCAM"}.get(self.options.method, self.options.method)
-        chosen = {f"{name}, true": label, f"{name}, predicted": prediction}
-        return tuple(
-            Excerpt(title, next((f for f in files if f.endswith(f"/class_{index}.png")), None))
-            for title, index in chosen.items()
-        )
+        return partial(_excerpts, name)
 
-    def columns(self) -> tuple[str, ...]:
-        return ()
-
-    def maps(self) -> tuple[str, ...]:
-        return ("gradcam", "gradcam_classes")
-
-    def describe(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Any]:
+        options = self.options
         classes = PREDICTED if self.classes is None else list(self.classes)
-        described = {"method": self.options.method, "layer": self.layer, "classes": classes}
-        if self.options.method == "gradcam":
-            described["route"] = self.options.route
-        return described
+        resolved = {"method": options.method, "layer": self.layer, "classes": classes}
+        return {**resolved, "route": options.route} if options.method == "gradcam" else resolved
+
+
+def _excerpts(
+    name: str, files: Sequence[str], *, label: int | None, prediction: int | None
+) -> tuple[Excerpt, ...]:
+    """The maps of the true and of the predicted class."""
+    return tuple(
+        Excerpt(title, next((f for f in files if f.endswith(f"/class_{index}.png")), None))
+        for title, index in ((f"{name}, true", label), (f"{name}, predicted", prediction))
+    )

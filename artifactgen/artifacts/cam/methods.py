@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from artifactgen.artifacts.base import Subject
-from artifactgen.artifacts.cam.autograd import CamRoute, Tail, for_each_image
+from artifactgen.artifacts.cam.autograd import Autograd
+from artifactgen.artifacts.cam.base import CamRoute, for_each_image
 from artifactgen.errors import ConfigError
-from artifactgen.introspect.forward import Pass, Taps
-from artifactgen.introspect.grid import grid_of
+from artifactgen.introspect.forward import Pass
+from artifactgen.introspect.taps import Taps
 
 ByFormula = Literal[
     "gradcam++", "xgradcam", "hirescam", "layercam", "gradcamelementwise", "eigengradcam"
@@ -61,10 +62,10 @@ def make_method(method: Method, subject: Subject, layer: str) -> CamRoute:
         ) from error
     kind = getattr(pytorch_grad_cam, _NAMES[method])
     if method in get_args(ByPerturbation):
-        return Perturbation(kind, subject, layer)
+        return Perturbation(subject, layer, kind)
     if method in get_args(ByActivation):
-        return ActivationFormula(kind, subject, layer)
-    return GradientFormula(kind, subject, layer)
+        return ActivationFormula(subject, layer, kind)
+    return GradientFormula(subject, layer, kind)
 
 
 def _formula(kind: Any) -> Callable[[NDArray[Any] | None, NDArray[Any] | None], NDArray[Any]]:
@@ -87,71 +88,57 @@ def _formula(kind: Any) -> Callable[[NDArray[Any] | None, NDArray[Any] | None], 
 
 
 @dataclass(frozen=True, slots=True)
-class GradientFormula:
+class LibraryMethod(CamRoute):
+    """A method of pytorch-grad-cam."""
+
+    kind: Any
+    """Its class in the library."""
+
+
+class GradientFormula(LibraryMethod):
     """A formula of activations and of each class's gradients."""
 
-    kind: Any
-    subject: Subject
-    layer: str
-    taps: Taps = field(init=False)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "taps", Taps(gradients=(self.layer,)))
+    @property
+    def taps(self) -> Taps:
+        return Taps(gradients=(self.layer,))
 
-    def cams(self, run: Pass, classes: Tensor) -> Tensor:
-        tail, formula = Tail(self.subject, self.layer), _formula(self.kind)
-        activation = tail.activation(run).cpu().numpy()
-        maps = [formula(activation, g.cpu().numpy()) for g in tail.gradients(run, classes)]
-        return _stacked(maps, classes)
+    def cams(self, forward_pass: Pass, classes: Tensor) -> Tensor:
+        tail, formula = Autograd(self.subject, self.layer), _formula(self.kind)
+        activation = tail.activation(forward_pass).cpu().numpy()
+        gradients = tail.gradients(forward_pass, classes)
+        return _stacked([formula(activation, g.cpu().numpy()) for g in gradients], classes)
 
 
-@dataclass(frozen=True, slots=True)
-class ActivationFormula:
+class ActivationFormula(LibraryMethod):
     """A formula of activations alone: the same map for every class."""
 
-    kind: Any
-    subject: Subject
-    layer: str
-    taps: Taps = field(init=False)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "taps", Taps(outputs=(self.layer,)))
-
-    def cams(self, run: Pass, classes: Tensor) -> Tensor:
-        output = run.outputs[self.layer].detach().float()
-        activation = grid_of(self.subject.model, output, image_size=run.image_size)(output)
-        image = _formula(self.kind)(activation.cpu().numpy(), None)
+    def cams(self, forward_pass: Pass, classes: Tensor) -> Tensor:
+        activation = self.activation(forward_pass).cpu().numpy()
+        image = _formula(self.kind)(activation, None)
         return _stacked([image] * classes.shape[-1], classes)
 
 
-@dataclass(frozen=True, slots=True)
-class Perturbation:
+class Perturbation(LibraryMethod):
     """A method that looks how scores change: a forward pass for each channel of the layer."""
 
-    kind: Any
-    subject: Subject
-    layer: str
-    taps: Taps = field(init=False)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "taps", Taps(outputs=(self.layer,)))
-
-    def cams(self, run: Pass, classes: Tensor) -> Tensor:
+    def cams(self, forward_pass: Pass, classes: Tensor) -> Tensor:
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
         layer = self.subject.model.get_submodule(self.layer)
-        output = run.outputs[self.layer].detach().float()
-        grid = grid_of(self.subject.model, output, image_size=run.image_size)
-        activation = grid(output)
+        tokens = forward_pass.outputs[self.layer].ndim == 3
+        activation = self.activation(forward_pass).cpu().numpy()
         maps = []
-        with self._library(channels_last=grid.channels_last or output.ndim == 3) as cam:
-            for classes_B in for_each_image(classes, run).unbind(1):
+        with self._library(channels_last=self.grid(forward_pass).channels_last or tokens) as cam:
+            for classes_B in for_each_image(classes, forward_pass).unbind(1):
                 targets = [ClassifierOutputTarget(int(index)) for index in classes_B]
-                maps.append(
-                    cam.get_cam_image(
-                        run.x_BCHW.clone(), layer, targets, activation.cpu().numpy(), None
-                    )
-                )
+                x_BCHW = forward_pass.x_BCHW.clone()
+                maps.append(cam.get_cam_image(x_BCHW, layer, targets, activation, None))
         return _stacked(maps, classes)
 
     @contextmanager

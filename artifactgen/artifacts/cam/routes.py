@@ -26,10 +26,12 @@ import torch
 from torch import Tensor
 
 from artifactgen.artifacts.base import Subject
-from artifactgen.artifacts.cam.autograd import CamRoute, Tail
-from artifactgen.artifacts.cam.closed_forms import ClassToken, Pooled
+from artifactgen.artifacts.cam.autograd import Autograd
+from artifactgen.artifacts.cam.base import SignedRoute
+from artifactgen.artifacts.cam.closed_forms import ClassToken, ClosedForm, Pooled
 from artifactgen.errors import ConfigError
-from artifactgen.introspect.forward import Taps, forward
+from artifactgen.introspect.forward import Pass
+from artifactgen.introspect.taps import Taps
 
 log = logging.getLogger(__name__)
 
@@ -43,52 +45,69 @@ CLOSED_FORMS: Mapping[Route, type[Pooled] | type[ClassToken]] = {
 }
 
 
-def make_route(route: Route, subject: Subject, layer: str) -> CamRoute:
-    """The way of that name; for `auto`, until `settle_route`, the one that is always right.
+def make_route(route: Route, subject: Subject, layer: str) -> SignedRoute:
+    """The route of that name; for `auto`, until `choose_route`, the one that is always right.
 
     Raises:
         ConfigError: the closed form is not derived for this model.
     """
     if route not in CLOSED_FORMS:
-        return Tail(subject, layer)
+        return Autograd(subject, layer)
     form = CLOSED_FORMS[route](subject, layer)
     if not form.is_derived():
-        raise route_does_not_hold(route, subject, layer)
+        raise _does_not_hold(route, subject, layer)
     return form
 
 
-def route_does_not_hold(route: Route, subject: Subject, layer: str) -> ConfigError:
+def comparison_taps(route: Route, subject: Subject, layer: str) -> Taps:
+    """What `choose_route` needs of a forward pass, and what the chosen route needs after it."""
+    forms = _derived_forms(route, subject, layer).values()
+    return Taps.union(way.taps for way in (Autograd(subject, layer), *forms))
+
+
+def choose_route(
+    route: Route, subject: Subject, layer: str, forward_pass: Pass, classes: Sequence[int]
+) -> Route:
+    """The first closed form that is derived for this model and meets autograd on some images.
+
+    Args:
+        route: the only closed form to consider; `auto`: any; `tail`: none.
+        subject: the model.
+        layer: module path of the target layer.
+        forward_pass: of the first images of a run, with `comparison_taps`.
+        classes: class indices to compare by.
+
+    Raises:
+        ConfigError: the closed form that was asked for does not meet autograd.
+    """
+    if route == "tail":
+        return route
+    chosen = torch.tensor(list(classes), device=forward_pass.x_BCHW.device)
+    expected = Autograd(subject, layer).signed_cams(forward_pass, chosen)
+    for name, form in _derived_forms(route, subject, layer).items():
+        if form.applies(forward_pass):
+            found = form.signed_cams(forward_pass, chosen)
+            if _meets(found, expected, name):
+                return name
+    if route != "auto":
+        raise _does_not_hold(route, subject, layer)
+    return "tail"
+
+
+def _derived_forms(route: Route, subject: Subject, layer: str) -> dict[Route, ClosedForm]:
+    """The closed forms to consider that are derived for this model."""
+    forms = {
+        name: form(subject, layer) for name, form in CLOSED_FORMS.items() if route in ("auto", name)
+    }
+    return {name: form for name, form in forms.items() if form.is_derived()}
+
+
+def _does_not_hold(route: Route, subject: Subject, layer: str) -> ConfigError:
     """Why a closed form that a user asked for is refused."""
     return ConfigError(
         f"gradcam.route={route} does not hold for {layer} of {type(subject.model).__name__}. "
         "Set gradcam.route=auto."
     )
-
-
-def settle_route(
-    subject: Subject, layer: str, x_BCHW: Tensor, classes: Sequence[int], *, wanted: Route = "auto"
-) -> Route:
-    """The first closed form that is derived for this model and meets autograd on some images.
-
-    Args:
-        subject: the model.
-        layer: module path of the target layer.
-        x_BCHW: normalised images: the first of a run.
-        classes: class indices to compare by.
-        wanted: the only closed form to consider; `auto`: any.
-    """
-    wanted_forms = CLOSED_FORMS if wanted == "auto" else {wanted: CLOSED_FORMS[wanted]}
-    made = {name: form(subject, layer) for name, form in wanted_forms.items()}
-    forms = {name: form for name, form in made.items() if form.is_derived()}
-    tail = Tail(subject, layer)
-    taps = Taps.union(way.taps for way in (tail, *forms.values()))
-    run = forward(subject.model, x_BCHW, taps=taps, classify=True)
-    chosen = torch.tensor(list(classes), device=x_BCHW.device)
-    expected = tail.signed_cams(run, chosen)
-    for name, form in forms.items():
-        if form.applies(run) and _meets(form.signed_cams(run, chosen), expected, name):
-            return name
-    return "tail"
 
 
 def _meets(found_BKhw: Tensor, expected_BKhw: Tensor, name: str) -> bool:

@@ -1,0 +1,148 @@
+"""What a model family is to the program.
+
+A family is a frozen dataclass of options, light and picklable, named under `_target_` in a YAML of
+`configs/model/`. Built, it becomes a `Network`: an `nn.Module`, and what its shapes do not tell.
+Everything else about a model (which layers compute attention, which of their outputs are grids of
+the image, where gradients flow) is found out by looking into it, see `artifactgen/introspect/`.
+To add a family, write a file in this folder and a YAML; see `docs/extending.md`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from artifactgen.models.audit import LoadAudit
+    from artifactgen.models.checkpoint import Checkpoint
+    from artifactgen.models.naming import NamedWeights
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the shapes of a model's activations do not tell."""
+
+    prefix_tokens: int | None = None
+    """Class, register and distillation tokens before those of the patches; None = not stated, so
+    that it is told by their number: none, or else the class token."""
+    has_class_token: bool = False
+    """Whether the first of the prefix tokens is a class token."""
+    pools_patches: bool = False
+    """Whether the classifier gets an average or maximum over patches, not a class token."""
+    channels_last: bool = False
+    """Whether maps are (B, h, w, C) rather than (B, C, h, w)."""
+    patch_grid: tuple[int, int] | None = None
+    """Rows and columns of patches, where the model states them."""
+    mask_units: tuple[int, int] | None = None
+    """Rows and columns of the units in whose order tokens lie until one token is left of each."""
+    last_block: str | None = None
+    """Module path of the last block; None = the last in which attention is computed."""
+    last_stage: str | None = None
+    """Module path of the last stage of features, of networks that have stages."""
+    not_over_positions: frozenset[str] = frozenset()
+    """Class names of layers whose softmax runs over something else than positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network(ABC):
+    """A built model: in eval mode, float32, its weights without gradients."""
+
+    family: Family
+    """The options that it was built with; of a name that stands for another, that one."""
+    module: nn.Module
+    traits: Traits = Traits()
+    classifiers: tuple[str, ...] = ()
+    """Module paths where classifiers of this architecture are, built or not. Of several, as in a
+    distilled ViT, the first; with one that is a linear layer, GradCAM may have a closed form."""
+
+    @abstractmethod
+    def forward(self, x_BCHW: Tensor, *, classify: bool) -> tuple[Any, Tensor | None]:
+        """Run the model once.
+
+        Args:
+            x_BCHW: normalised images.
+            classify: whether the model has a trained classifier to ask for logits.
+
+        Returns:
+            The features, which `embed` takes: a tensor, or whatever the family likes; and the
+            logits (B, K), None without `classify`.
+        """
+
+    @abstractmethod
+    def embed(self, features: Any) -> Tensor:
+        """What the classifier is fed with, (B, D), from the features of `forward`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(ABC):
+    """Options of a model: which architecture to build. None is for the checkpoint to decide."""
+
+    num_classes: int | None = None
+    """Size of the classifier: None = that of the checkpoint's head, 0 = no head."""
+    in_chans: int = 3
+    """Channels of the images that the model takes."""
+    image_size: tuple[int, int] | None = None
+    """(H, W) in pixels, filled from `data.image_size`; None = the model's own."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What reports and pictures call the model."""
+
+    @abstractmethod
+    def build(self) -> Network:
+        """The model with random weights, its name resolved.
+
+        Raises:
+            ConfigError: there is no such model, or it does not take one of the options.
+        """
+
+    @abstractmethod
+    def input_size(self) -> tuple[int, int]:
+        """(H, W) in pixels that the model takes; told without building it."""
+
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, std) for pixels in [0, 1], one value for each channel or one for all.
+
+        ImageNet's where a family says nothing, averaged for other channels than RGB.
+        """
+        return per_channel(IMAGENET_MEAN, self.in_chans), per_channel(IMAGENET_STD, self.in_chans)
+
+    def decide(self, draft: Network, weights: NamedWeights) -> Self:
+        """These options with everything decided that was left to the checkpoint.
+
+        Args:
+            draft: built with these options.
+            weights: the checkpoint's, under the model's names.
+        """
+        classes = 0 if self.num_classes == 0 else head_classes(draft, weights)
+        return replace(self, num_classes=classes)
+
+    def beside_encoder(self, network: Network) -> frozenset[str]:
+        """Top-level modules of which a checkpoint may hold more than the model without harm.
+
+        Heads of a pre-training have a classifier's name.
+        """
+        return frozenset(path.partition(".")[0] for path in network.classifiers)
+
+    def hint(self, audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> str:
+        """What to change about a checkpoint that does not fit; always says something."""
+        return f"Set the options of the model to those that {self.name} was trained with."
+
+
+def head_classes(draft: Network, weights: NamedWeights) -> int:
+    """Number of classes of the classifier in the checkpoint; 0 if there is none."""
+    heads = (weights.tensors.get(f"{path}.weight") for path in draft.classifiers)
+    return next((len(head) for head in heads if head is not None and head.ndim > 1), 0)
+
+
+def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One value for each of `channels`: as they are, or their average for each."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels

@@ -1,0 +1,91 @@
+"""A checkpoint as a file: known by its content, before anything of it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifactgen.errors import CheckpointError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """Which checkpoint it is, wherever it lies."""
+
+    path: Path
+    sha256: str
+    """Of the content, in hex."""
+    size_bytes: int
+    mtime_ns: int
+
+    def require_untouched(self) -> None:
+        """`CheckpointError` if the file was replaced or written to since it was identified."""
+        stat = self.path.stat()
+        if (stat.st_size, stat.st_mtime_ns) != (self.size_bytes, self.mtime_ns):
+            raise self._changed()
+
+    def require_same(self) -> None:
+        """`CheckpointError` if the content is another one now: the whole file is read."""
+        if identify(self.path).sha256 != self.sha256:
+            raise self._changed()
+
+    def _changed(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path} changed while the job was running. Run the same command again."
+        )
+
+
+def identify(path: str | Path) -> CheckpointFile:
+    """Check what can be told of a checkpoint without loading it, and hash it.
+
+    Raises:
+        CheckpointError: no such file, or one that is visibly no checkpoint.
+    """
+    path = Path(path)
+    _check(path)
+    stat = path.stat()
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    return CheckpointFile(path, digest.hexdigest(), stat.st_size, stat.st_mtime_ns)
+
+
+def _check(path: Path) -> None:
+    if not path.exists():
+        raise CheckpointError(f"ckpt_path={path}: no such file. {_nearby(path)}")
+    if path.is_dir():
+        raise CheckpointError(
+            f"ckpt_path={path}: a folder; name a file. {_nearby(path / 'x.ckpt')}"
+        )
+    if not path.is_file():
+        raise CheckpointError(f"ckpt_path={path}: not a regular file.")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise CheckpointError(f"ckpt_path={path}: cannot be read ({error.strerror}).") from error
+    if reason := _not_a_checkpoint(path, head):
+        raise CheckpointError(f"ckpt_path={path}: {reason}")
+
+
+def _nearby(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"There is no folder {path.parent}."
+    names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())
+    return did_you_mean(path.name, names) if names else f"There are no files in {path.parent}."
+
+
+def _not_a_checkpoint(path: Path, head: bytes) -> str:
+    """Why a file of this kind is refused, or nothing."""
+    if not head:
+        return "empty (0 bytes); copy or save it again."
+    if head.lstrip().startswith(b"<"):
+        return (
+            "a web page, not a checkpoint: the download was answered with a page. Fetch it again."
+        )
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the checkpoint itself. Run `git lfs pull`."
+    if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
+        return "cut short, its end is missing; copy or save it again."
+    return ""

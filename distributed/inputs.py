@@ -1,0 +1,178 @@
+"""What goes into a run, as far as it is known without a model: this file needs no torch.
+
+So a wrong option, a missing file or a finished run is answered at once, and a run says what it is
+about before it imports what takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from typing import Any
+
+from artifactgen.data.base import Catalog, Source
+from artifactgen.errors import ConfigError, DataError, did_you_mean
+from artifactgen.models.file import CheckpointFile, identify
+from artifactgen.pages.base import Page
+from artifactgen.store.fingerprint import fingerprint
+from distributed.instantiate import instantiate
+from distributed.runners.base import Runner
+from distributed.settings import ArtifactSettings, ClassSettings, Settings
+
+_PLACES = ("root", "path")
+"""Options of sources that say where the data lies, not what it is."""
+_USUAL_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Data set, checkpoint, runner and pages, and what decides the bytes of the artifacts."""
+
+    source: Source
+    catalog: Catalog
+    """With the splits that were asked for."""
+    checkpoint: CheckpointFile
+    runner: Runner
+    pages: Mapping[str, Page]
+    kinds: Mapping[str, ArtifactSettings]
+    """The kinds of artifact that are wanted."""
+    switched_off: tuple[str, ...]
+    """The kinds that are not."""
+    deciding: Mapping[str, Any]
+    """What decides the bytes of the artifacts, as it was asked for; the fingerprint is of this."""
+    fingerprint: str
+    all_splits: tuple[str, ...]
+    """Every split of the data set, train, val and test first."""
+    absent_splits: tuple[str, ...]
+    """Usual splits that were asked for and that the data set does not have."""
+
+
+def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> Inputs:
+    """Check and identify everything that goes into a run; no record is read.
+
+    Raises:
+        UsageError: the first thing that is not usable.
+    """
+    wanted = _wanted(kinds)
+    runner = instantiate(
+        settings.cluster.target,
+        settings.cluster.options,
+        section="cluster",
+        base=Runner,  # type: ignore[type-abstract]
+    )
+    pages = {name: _make_page(name, page) for name, page in settings.pages.items()}
+    source = build_source(settings)
+    checkpoint = identify(settings.ckpt_path.absolute())
+    catalog = source.scan()
+    splits, absent = choose_splits(settings.splits, catalog)
+    _check_channels(settings, catalog)
+    deciding = deciding_settings(settings, wanted, source, catalog, checkpoint)
+    return Inputs(
+        source=source,
+        catalog=replace(catalog, splits={name: catalog.splits[name] for name in splits}),
+        checkpoint=checkpoint,
+        runner=runner,
+        pages=pages,
+        kinds=wanted,
+        switched_off=tuple(name for name in kinds if name not in wanted),
+        deciding=deciding,
+        fingerprint=fingerprint(deciding),
+        all_splits=usual_order(catalog),
+        absent_splits=absent,
+    )
+
+
+def _wanted(kinds: Mapping[str, ArtifactSettings]) -> dict[str, ArtifactSettings]:
+    wanted = {name: kind for name, kind in kinds.items() if kind.wanted}
+    if not wanted:
+        switches = ", ".join(f"generate_{name}=true" for name in kinds)
+        raise ConfigError(f"Nothing to generate: every kind is off. Switch one on: {switches}.")
+    return wanted
+
+
+def _make_page(name: str, page: ClassSettings) -> Page:
+    return instantiate(page.target, page.options, section=f"pages.{name}", base=Page)  # type: ignore[type-abstract]
+
+
+def build_source(settings: Settings) -> Source:
+    """The data set's options, checked."""
+    options = {**settings.data.options, "image_size": settings.data.image_size}
+    return instantiate(settings.data.target, options, section="data", base=Source)  # type: ignore[type-abstract]
+
+
+def choose_splits(wanted: list[str], catalog: Catalog) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The splits to do, and those of the usual three that the data set lacks.
+
+    Raises:
+        DataError: a split that there is not, or none at all.
+    """
+    unknown = [name for name in wanted if name not in (*catalog.splits, *_USUAL_SPLITS)]
+    if unknown:
+        raise DataError(
+            f"splits: the data set has no {unknown[0]}. {did_you_mean(unknown[0], catalog.splits)}"
+        )
+    present = tuple(name for name in wanted if name in catalog.splits)
+    if not present:
+        there = ", ".join(catalog.splits) or "none"
+        raise DataError(f"splits={wanted}: the data set has none of them. It has: {there}.")
+    return present, tuple(name for name in wanted if name not in catalog.splits)
+
+
+def usual_order(catalog: Catalog) -> tuple[str, ...]:
+    """The splits of the data set: train, val and test before others."""
+    usual = (name for name in _USUAL_SPLITS if name in catalog.splits)
+    return tuple(dict.fromkeys((*usual, *catalog.splits)))
+
+
+def _check_channels(settings: Settings, catalog: Catalog) -> None:
+    if catalog.channels not in (1, settings.model.in_chans):
+        raise ConfigError(
+            f"The images have {catalog.channels} channels and the model takes "
+            f"{settings.model.in_chans}.\n"
+            f"Set model.in_chans={catalog.channels} if the checkpoint was trained so."
+        )
+
+
+def deciding_settings(
+    settings: Settings,
+    kinds: Mapping[str, ArtifactSettings],
+    source: Source,
+    catalog: Catalog,
+    checkpoint: CheckpointFile,
+) -> dict[str, Any]:
+    """Everything that decides the bytes of the artifacts, in plain types, as it was asked for.
+
+    What `auto` and null come to follows from these, from the checkpoint and the data set; or, as
+    the precision, is decided once for a directory, see `artifactgen.store.calibrated`.
+    """
+    data = settings.data
+    options = {k: v for k, v in plain(source).items() if k not in _PLACES}
+    return {
+        "data": {
+            "source": data.target,
+            **options,
+            "identity": catalog.identity,
+            "batch_size": data.batch_size,
+            "mean": plain(data.mean),
+            "std": plain(data.std),
+        },
+        "model": plain(settings.model.model_dump(by_alias=True)),
+        "checkpoint_sha256": checkpoint.sha256,
+        "precision": settings.precision,
+        "limit": settings.limit,
+        "save_maps": settings.save_maps,
+        "artifacts": {
+            name: {"_target_": kind.target, **plain(kind.options)} for name, kind in kinds.items()
+        },
+    }
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as JSON has it: dicts, lists, numbers, strings."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -12,7 +12,7 @@ from typing import Any
 
 from artifactgen.data.base import Catalog, Source
 from artifactgen.errors import ConfigError, DataError, did_you_mean
-from artifactgen.models.file import CheckpointFile, identify
+from artifactgen.models.file import CheckpointFile, check, identify
 from artifactgen.pages.base import Page
 from artifactgen.store.fingerprint import fingerprint
 from distributed.instantiate import instantiate
@@ -61,8 +61,10 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
         base=Runner,  # type: ignore[type-abstract]
     )
     pages = {name: _make_page(name, page) for name, page in settings.pages.items()}
+    check(settings.ckpt_path)
     source = build_source(settings)
-    checkpoint = identify(settings.ckpt_path.absolute())
+    checkpoint = identify(settings.ckpt_path)
+    checkpoint = replace(checkpoint, path=checkpoint.path.absolute())
     catalog = source.scan()
     splits, absent = choose_splits(settings.splits, catalog)
     _check_channels(settings, catalog)

@@ -11,10 +11,12 @@ from artifactgen.artifacts.attention import AttentionMaps
 from artifactgen.artifacts.base import Subject
 from artifactgen.artifacts.cam.gradcam import GradCAM
 from artifactgen.artifacts.embedding import Embedding
-from artifactgen.device import resolve_device, resolve_precision
+from artifactgen.device import find_devices, resolve_device, resolve_precision
 from artifactgen.engine import Engine, Normalization, finite_rows, is_convolutional
 from artifactgen.errors import ConfigError
 from artifactgen.introspect.compiling import compile_parts
+from artifactgen.introspect.taps import Taps
+from artifactgen.models.timm import as_network
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 RNG = np.random.default_rng(0)
@@ -59,7 +61,7 @@ def engine() -> Engine:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=4, img_size=32).eval().requires_grad_(False)
-    subject = Subject(model, (32, 32), ("a", "b", "c", "d"), has_head=True)
+    subject = Subject(as_network(model), (32, 32), ("a", "b", "c", "d"), has_head=True)
     bound = {"embeddings": Embedding().bind(subject)}
     cpu = torch.device("cpu")
     return Engine(subject, bound, cpu, "32-true", Normalization(MEAN, STD))
@@ -103,12 +105,14 @@ def test_a_row_is_finite_if_all_of_its_arrays_are() -> None:
 
 
 def test_what_the_device_cannot_do_is_refused() -> None:
-    cpu = torch.device("cpu")
+    cpu = find_devices("cpu")
+    assert (cpu.kind, cpu.name, cpu.gpus) == ("cpu", "cpu", 0)
     with pytest.raises(ConfigError, match="16-mixed needs a GPU"):
         resolve_precision("16-mixed", cpu)
-    assert resolve_precision("auto", cpu) in ("32-true", "bf16-mixed")
-    assert resolve_precision("bf16-mixed", cpu) == "bf16-mixed"
-    assert resolve_device("cpu") == cpu
+    assert resolve_precision("auto", replace(cpu, computes_bf16=False)) == "32-true"
+    assert resolve_precision("auto", replace(cpu, computes_bf16=True)) == "bf16-mixed"
+    assert resolve_precision("bf16-mixed", replace(cpu, computes_bf16=False)) == "bf16-mixed"
+    assert resolve_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -126,7 +130,7 @@ def full_engine(name: str = "test_vit", **options: object) -> Engine:
     torch.manual_seed(0)
     sized = {"img_size": 32} if name == "test_vit" else {}
     model = timm.create_model(name, num_classes=4, **sized).eval().requires_grad_(False)
-    subject = Subject(model, (32, 32), ("a", "b", "c", "d"), has_head=True)
+    subject = Subject(as_network(model), (32, 32), ("a", "b", "c", "d"), has_head=True)
     kinds = {"embeddings": Embedding(), "gradcam": GradCAM()}
     if name == "test_vit":
         kinds["attention"] = AttentionMaps()
@@ -218,10 +222,11 @@ def test_channels_last_gives_the_same() -> None:
 def test_parts_without_taps_are_compiled_and_give_the_same() -> None:
     """Compiled for real: it needs a C++ compiler, as a user's machine does."""
     engine, images_BCHW = full_engine(), random_batch(3)
-    run = engine.run(images_BCHW)
-    settled = {name: kind.settle(run) for name, kind in engine.artifacts.items()}
-    assert settled["gradcam"].route == "class_token", "it calls parts of the model by itself"
-    bound = {name: kind.bind(engine.subject) for name, kind in settled.items()}
+    taps = Taps.union(kind.calibration_taps for kind in engine.artifacts.values())
+    forward_pass = engine.forward(images_BCHW, taps)
+    bound = {name: kind.calibrate(forward_pass) for name, kind in engine.artifacts.items()}
+    route = bound["gradcam"].options.route
+    assert route == "class_token", "it calls parts of the model by itself"
     engine = replace(engine, artifacts=bound)
     expected = engine(images_BCHW)
     compiled = replace(engine, fixed_batch=4)

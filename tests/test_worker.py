@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +22,13 @@ from artifactgen.engine import Normalization
 from artifactgen.errors import CheckpointError, DataError
 from artifactgen.job import Job
 from artifactgen.models.checkpoint import read_checkpoint
+from artifactgen.models.file import identify
+from artifactgen.models.loading import LoadedModel, load_model
 from artifactgen.models.timm import Timm
 from artifactgen.preflight import preflight
-from artifactgen.store.layout import attention_file, gradcam_file
+from artifactgen.store.layout import safe_name
 from artifactgen.store.ledger import committed, is_intact
-from artifactgen.store.shardfile import read_columns
+from artifactgen.store.shardfile import read_shard
 from artifactgen.types import Receipt, Shard, Task
 from artifactgen.worker import Worker
 
@@ -75,8 +76,7 @@ def make_job(checkpoint: Path, tmp_path: Path) -> MakeJob:
             source=source,
             catalog=source.scan(),
             model=Timm(backbone="test_vit", num_classes=len(CLASSES), image_size=(SIZE, SIZE)),
-            checkpoint=checkpoint,
-            checkpoint_sha256=read_checkpoint(checkpoint).sha256,
+            checkpoint=identify(checkpoint),
             classes=CLASSES,
             normalization=Normalization((0.5,) * 3, (0.25,) * 3),
             artifacts=KINDS,
@@ -105,9 +105,12 @@ class Done:
 
 def do(job: Job, shard: Shard = SHARD, *, scope: str = "train", **task: Any) -> Done:
     receipt = Worker(job)(Task(scope, shard, **task))
-    columns, strings = read_columns(job.output_dir / receipt.files[0].path)
-    ids, files = ([json.loads(text) for text in strings[key]] for key in ("record_ids", "files"))
-    return Done(receipt, ids, files, columns)
+    rows = read_shard(job.output_dir / receipt.shard_file.path)
+    return Done(receipt, list(rows.record_ids), list(rows.files), dict(rows.columns))
+
+
+def load(job: Job) -> LoadedModel:
+    return load_model(job.model, read_checkpoint(job.checkpoint))
 
 
 def pictures(root: Path) -> dict[str, bytes]:
@@ -116,8 +119,8 @@ def pictures(root: Path) -> dict[str, bytes]:
 
 def expected_files(record_id: str) -> dict[str, list[str]]:
     return {
-        "gradcam": [gradcam_file(record_id, k) for k in range(len(CLASSES))],
-        "attention": [attention_file(record_id)],
+        "gradcam": [f"gradcam/{safe_name(record_id)}/class_{k}.png" for k in range(len(CLASSES))],
+        "attention": [f"attention_maps/{safe_name(record_id)}_attention.png"],
     }
 
 
@@ -314,10 +317,10 @@ def test_any_text_is_an_id(make_job: MakeJob) -> None:
 def test_a_checkpoint_that_changed_since_the_plan_is_refused(make_job, tmp_path: Path) -> None:
     job = make_job()
     other = tmp_path / "other.pt"
-    weights = torch.load(job.checkpoint, weights_only=True)
+    weights = torch.load(job.checkpoint.path, weights_only=True)
     torch.save({name: weight + 1 for name, weight in weights.items()}, other)
     with pytest.raises(CheckpointError, match="changed"):
-        Worker(replace(job, checkpoint=other))
+        Worker(replace(job, checkpoint=replace(job.checkpoint, path=other)))
 
 
 def test_a_data_set_that_goes_away_stops_the_shard_without_a_commit(make_job: MakeJob) -> None:
@@ -331,9 +334,9 @@ def test_a_data_set_that_goes_away_stops_the_shard_without_a_commit(make_job: Ma
 
 def test_the_preflight_measures_one_record_and_writes_nothing(make_job: MakeJob) -> None:
     job = make_job()
-    ready = preflight(job)
-    settled = ready.job.artifacts["gradcam"]
-    assert (settled.layer, settled.route) == ("blocks.5.norm1", "class_token")
+    ready = preflight(job, load(job))
+    calibrated = ready.job.artifacts["gradcam"]
+    assert (calibrated.layer, calibrated.route) == ("blocks.5.norm1", "class_token")
     assert replace(ready.job, artifacts=job.artifacts) == job
     assert ready.status == dict.fromkeys(KINDS, "ok")
     assert ready.embedding_shape == (64,)
@@ -347,7 +350,9 @@ def test_the_preflight_measures_one_record_and_writes_nothing(make_job: MakeJob)
 def test_the_preflight_looks_for_a_record_that_can_be_read(make_job: MakeJob) -> None:
     images = IMAGES.astype(np.float32) / 255
     images[:7] = np.nan
-    assert preflight(make_job(images)).pictures_per_record == len(CLASSES) + 1
+    job = make_job(images)
+    assert preflight(job, load(job)).pictures_per_record == len(CLASSES) + 1
     images[:] = np.nan
+    broken = make_job(images, name="broken")
     with pytest.raises(DataError, match=r"(?s)first 10 records.*patient_0"):
-        preflight(make_job(images, name="broken"))
+        preflight(broken, load(broken))

@@ -34,7 +34,7 @@ class LoadAudit:
     """What stands before the model's names in the checkpoint, such as `model.`."""
     container: str
     """Key of the file under which the weights lie, such as `state_dict`."""
-    layout: str
+    naming: str
     """`timm`, or `dinov2` where names were translated."""
     matched: int
     total: int
@@ -111,7 +111,7 @@ def audit_load(
     return LoadAudit(
         prefix=weights.prefix,
         container=container,
-        layout=weights.layout,
+        naming=weights.naming,
         matched=len(encoder) - len(missing) - len(mismatched),
         total=len(encoder),
         head=_head_state({k: v for k, v in expected.items() if k not in encoder}, weights),

@@ -44,14 +44,15 @@ def identify(path: str | Path) -> CheckpointFile:
         CheckpointError: no such file, or one that is visibly no checkpoint.
     """
     path = Path(path)
-    _check(path)
+    check(path)
     stat = path.stat()
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
     return CheckpointFile(path, digest.hexdigest(), stat.st_size, stat.st_mtime_ns)
 
 
-def _check(path: Path) -> None:
+def check(path: Path) -> None:
+    """`CheckpointError` for what is visibly no checkpoint: the first bytes tell."""
     if not path.exists():
         raise CheckpointError(f"ckpt_path={path}: no such file. {_nearby(path)}")
     if path.is_dir():

@@ -27,7 +27,7 @@ class NamedWeights:
     """The weights of a checkpoint that lie below one prefix, under the model's names."""
 
     prefix: str
-    layout: str
+    naming: str
     """`timm`, or `dinov2` where names had to be translated."""
     tensors: Mapping[str, Tensor]
     outside: tuple[str, ...]
@@ -52,8 +52,8 @@ def rename(state_dict: Mapping[str, Tensor], shapes: Shapes) -> NamedWeights:
     outside = tuple(name for name in state_dict if not name.startswith(prefix))
     unwrapped = {_WRAPPERS.sub("", name).lstrip("."): tensor for name, tensor in below.items()}
     tensors = _from_dinov2(unwrapped, shapes)
-    layout = "timm" if tensors.keys() == unwrapped.keys() else "dinov2"
-    return NamedWeights(prefix, layout, tensors, outside, rivals)
+    naming = "timm" if tensors.keys() == unwrapped.keys() else "dinov2"
+    return NamedWeights(prefix, naming, tensors, outside, rivals)
 
 
 def _fits(state_dict: Mapping[str, Tensor], shapes: Shapes) -> Mapping[str, tuple[int, int]]:

@@ -113,7 +113,7 @@ class TimmNetwork(Network):
 def as_network(module: nn.Module, family: Timm | None = None) -> TimmNetwork:
     """A model of timm that is there already."""
     family = family or Timm(backbone=pretrained_cfg(module)["architecture"])
-    return TimmNetwork(family, module, _traits(module), classifier_paths(module))
+    return TimmNetwork(family, module, traits_of(module), classifier_paths(module))
 
 
 def _only_tensor(output: Any) -> Tensor:
@@ -169,7 +169,7 @@ def classifier_paths(module: nn.Module) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named or ())
 
 
-def _traits(module: Any) -> Traits:
+def traits_of(module: Any) -> Traits:
     """What timm's models state about themselves, by its own conventions."""
     prefix_tokens = getattr(module, "num_prefix_tokens", None)
     blocks = getattr(module, "blocks", None)

@@ -1,38 +1,13 @@
-"""The contact sheet of a split: what came out, at a glance.
-
-Everything on it is read from what is on disk already, the images from the data set and the rest
-from the pictures that the workers wrote. So it costs a moment on the driver, needs no device, and
-is the same bytes whoever did the work, and after whatever interruption.
-"""
+"""The contact sheet of a split: what came out, at a glance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from typing import ClassVar
 
 from artifactgen.pages.base import MergedRun, Page
-from artifactgen.rendering.image import display_images
-from artifactgen.rendering.png import encode_png
-from artifactgen.rendering.sheet import Card, Panel, Sheet, draw_sheet
-from artifactgen.store.atomic import write_bytes
 from artifactgen.store.layout import Layout, safe_name
-from artifactgen.store.sample import Listed, sample_evenly
-from artifactgen.types import UNKNOWN_LABEL, Sample
-
-if TYPE_CHECKING:
-    from artifactgen.artifacts.base import Excerpt
-    from artifactgen.job import Job
-
-NOT_DRAWN = "not drawn"
-"""A class that the record has no picture of, or the place of a picture that is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,93 +23,15 @@ class Overview(Page):
         return layout.root / f"overview_{safe_name(split)}.png"
 
     def write(self, run: MergedRun, split: str) -> None:
+        # Drawing takes half a second to import; whether a page is due is asked without it.
+        from artifactgen.pages.contact_sheet import make_sheet
+        from artifactgen.rendering.png import encode_png
+        from artifactgen.rendering.sheet import draw_sheet
+        from artifactgen.store.atomic import write_bytes
+        from artifactgen.store.sample import sample_evenly
+
         layout = run.job.layout
         chosen, total = sample_evenly(layout.scope(split).manifest, most=self.records)
         sheet = make_sheet(run, split, chosen, total=total)
         png = encode_png(draw_sheet(sheet), {**run.job.provenance, "Split": split})
         write_bytes(self.path(layout, split), png, temp_dir=layout.temp)
-
-
-def make_sheet(run: MergedRun, split: str, records: Sequence[Listed], *, total: int) -> Sheet:
-    """What the contact sheet shows; columns that would be empty are left out."""
-    job = run.job
-    excerpts = [_excerpts(run, record) for record in records]
-    columns = [
-        column for column in zip(*excerpts, strict=True) if any(excerpt.path for excerpt in column)
-    ]
-    shown = [[column[i] for column in columns] for i in range(len(records))]
-    with ThreadPoolExecutor(job.reader_threads) as pool:
-        cards = tuple(pool.map(partial(_card, job, split), records, shown))
-    assert job.source.image_size is not None
-    frame = f"  ·  frame {job.catalog.frame_names[0]}" if job.catalog.frame_names else ""
-    return Sheet(
-        title=f"Overview of {split}",
-        subtitle=f"{_extent(records, total)}  ·  {job.model.name}{frame}",
-        columns=("Input", *(column[0].title for column in columns)),
-        cards=cards,
-        image_size=job.source.image_size,
-    )
-
-
-def _extent(records: Sequence[Listed], total: int) -> str:
-    if len(records) == total:
-        return f"all {total:,} records"
-    classes = len({record.label for record in records})
-    return f"{len(records)} of {total:,} records" + (
-        f" of {classes} classes" if classes > 1 else ""
-    )
-
-
-def _excerpts(run: MergedRun, record: Listed) -> list[Excerpt]:
-    label = record.label if _is_comparable(run.job, record) else None
-    return [
-        excerpt
-        for name, excerpts in run.excerpts.items()
-        for excerpt in excerpts(
-            record.files.get(name, ()), label=label, prediction=record.prediction
-        )
-    ]
-
-
-def _is_comparable(job: Job, record: Listed) -> bool:
-    """Whether the label counts the same classes as the classifier."""
-    return record.label != UNKNOWN_LABEL and job.classes == job.catalog.classes
-
-
-def _card(job: Job, split: str, record: Listed, excerpts: Sequence[Excerpt]) -> Card:
-    parts = []
-    is_wrong = False
-    if record.label != UNKNOWN_LABEL:
-        parts.append(f"true {job.catalog.classes[record.label]}")
-    if record.prediction is not None:
-        parts.append(f"predicted {job.classes[record.prediction]}")
-        is_wrong = _is_comparable(job, record) and record.label != record.prediction
-    if len(parts) == 2 and _is_comparable(job, record):
-        parts.insert(0, "✗ wrong" if is_wrong else "✓ right")
-    panels = (_image(job, split, record), *(_panel(job.output_dir, each) for each in excerpts))
-    return Card(record.record_id, " · ".join(parts), is_wrong, panels)
-
-
-def _image(job: Job, split: str, record: Listed) -> Panel:
-    row = record.position
-    for item in job.source.read(job.catalog, split, row, row + 1):
-        if isinstance(item, Sample):
-            return display_images(item.image_CHW, job.catalog.frame_names)[0]
-    return "not readable"
-
-
-def _panel(root: Path, excerpt: Excerpt) -> Panel:
-    picture = None if excerpt.path is None else _read_picture(root / excerpt.path)
-    if picture is None:
-        return NOT_DRAWN
-    return picture if excerpt.region is None else picture[excerpt.region.pixels]
-
-
-def _read_picture(path: Path) -> NDArray[np.uint8] | None:
-    """A PNG as RGB, the first frame of several; None where it is gone or damaged."""
-    try:
-        encoded = np.frombuffer(path.read_bytes(), np.uint8)
-    except FileNotFoundError:
-        return None
-    bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
-    return None if bgr is None else np.ascontiguousarray(bgr[..., ::-1])

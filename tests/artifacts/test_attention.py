@@ -72,7 +72,7 @@ def test_the_mean_over_patch_rows(method, options):
     model = random_model("test_vit", img_size=SIZE, **options)
     x_BCHW = random_images(size=SIZE)
     bound = bind(AttentionMaps(method=method), model, SIZE)
-    assert bound.describe()["query"] == "mean over patches"
+    assert bound.resolved()["query"] == "mean over patches"
     attention = compute(model, x_BCHW, AttentionMaps(method=method))
     prefix = model.num_prefix_tokens
     matrix = attention_matrices(model, x_BCHW)[-1]
@@ -84,7 +84,7 @@ def test_a_rollout_says_through_which_blocks_and_has_no_heads():
     bound = bind(
         AttentionMaps(method="rollout", layers=(0, 3)), random_model("test_vit"), (160, 160)
     )
-    assert bound.describe()["layers"] == [0, 1, 2, 3]
+    assert bound.resolved()["layers"] == [0, 1, 2, 3]
     assert bound.figure.layout.only_map == bound.figure.layout.mean_name == "Rollout"
 
 
@@ -208,7 +208,7 @@ def test_blocks_of_different_stages_do_not_go_into_one_array():
 def test_attention_pooling_is_not_called_a_class_token():
     model = random_model("test_vit3", img_size=64)
     bound = bind(AttentionMaps(), model, (64, 64))
-    assert bound.describe()["query"] == "pooling query"
+    assert bound.resolved()["query"] == "pooling query"
     assert bound.sites[-1].path == "attn_pool"
 
 
@@ -216,7 +216,7 @@ def test_class_attention_after_the_blocks_is_the_last():
     model = random_model("cait_xxs24_224", img_size=64)
     x_BCHW = random_images(size=(64, 64))
     bound = bind(AttentionMaps(), model, (64, 64))
-    assert bound.describe()["query"] == "class token"
+    assert bound.resolved()["query"] == "class token"
     attention = bound.compute(run(model, bound, x_BCHW))["attention"].numpy()
     layer = model.blocks_token_only[-1].attn
     inputs = []

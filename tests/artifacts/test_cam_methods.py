@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
-from helpers.binding import CLASSES, bind, compute, random_images, random_model, run, settle
+from helpers.binding import CLASSES, bind, calibrate, compute, random_images, random_model, run
 from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def test_equals_the_library(method, name, size, grid):
     # Deep layers have hundreds of channels, each of them a forward pass of a perturbation.
     layer = "layer1" if method in SLOW and not grid else "auto"
     options = GradCAM(method=method, layer=layer, target_classes=classes)
-    bound = settle(options, model, x_BCHW)
+    bound = calibrate(options, model, x_BCHW)
     maps_BKhw = compute(model, bound, x_BCHW)["gradcam"]
     assert maps_BKhw.dtype == np.float32
     assert (maps_BKhw >= 0).all()
@@ -68,7 +68,7 @@ def test_ablation_takes_out_channels_wherever_they_lie():
         "swin_tiny_patch4_window7_224", img_size=size, depths=(1, 1), num_heads=(1, 2), embed_dim=24
     )
     x_BCHW = random_images(batch=1, size=size)
-    bound = settle(GradCAM(method="ablationcam", target_classes=[0, 3, 6]), model, x_BCHW)
+    bound = calibrate(GradCAM(method="ablationcam", target_classes=[0, 3, 6]), model, x_BCHW)
     maps_BKhw = compute(model, bound, x_BCHW)["gradcam"]
     expected = np.stack(
         [library_nhwc(model, bound.layer, x_BCHW, index) for index in (0, 3, 6)], axis=1
@@ -110,7 +110,7 @@ def test_no_hook_of_the_library_outlives_a_lack_of_memory():
 def test_a_map_of_activations_needs_no_gradient():
     model = random_model("test_vit", img_size=64, global_pool="token")
     options = GradCAM(method="eigencam", layer="blocks.5")  # where class scores see no patches
-    bound = settle(options, model, random_images(size=(64, 64)))
+    bound = calibrate(options, model, random_images(size=(64, 64)))
     assert compute(model, bound, random_images(size=(64, 64)))["gradcam"].any()
 
 
@@ -144,7 +144,7 @@ def test_a_failure_within_a_perturbation_leaves_the_model_as_it_was(monkeypatch)
 
 def test_what_perturbation_costs_is_said(caplog):
     model = make_model("resnet18", (64, 64))
-    settle(GradCAM(method="scorecam", layer="layer1"), model, random_images(size=(64, 64)))
+    calibrate(GradCAM(method="scorecam", layer="layer1"), model, random_images(size=(64, 64)))
     assert "gradcam.method=scorecam runs the model about 64 times for each record" in caplog.text
 
 
@@ -162,7 +162,7 @@ def test_without_the_library_the_remedy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     with pytest.raises(ConfigError, match="pip install grad-cam"):
         bind(GradCAM(method="layercam"), make_model("test_vit", (64, 96)), (64, 96))
-    assert bind(GradCAM(), make_model("test_vit", (64, 96)), (64, 96)).describe()["layer"]
+    assert bind(GradCAM(), make_model("test_vit", (64, 96)), (64, 96)).resolved()["layer"]
 
 
 def test_a_map_of_activations_is_the_same_for_all_classes():

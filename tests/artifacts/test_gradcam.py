@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers.binding import bind, compute, random_images, random_model, run, settle
+from helpers.binding import bind, calibrate, compute, random_images, random_model, run
 from torch import nn
 
 from artifactgen.artifacts.cam import closed_forms, routes
@@ -49,11 +49,11 @@ def test_equals_pytorch_grad_cam_by_the_cheapest_route_and_by_autograd(name, siz
     model = random_model(name, **options)
     x_BCHW = random_images(size=size)
     classes = [0, 3, 6]
-    settled = settle(GradCAM(target_classes=classes), model, x_BCHW)
-    assert settled.options.route == route
-    expected_BKHW = pytorch_grad_cam(model, settled.layer, x_BCHW, classes)
+    calibrated = calibrate(GradCAM(target_classes=classes), model, x_BCHW)
+    assert calibrated.options.route == route
+    expected_BKHW = pytorch_grad_cam(model, calibrated.layer, x_BCHW, classes)
     assert expected_BKHW.max() > 0.9, "empty maps would agree about nothing"
-    for bound in (settled, bind(GradCAM(target_classes=classes, route="tail"), model, size)):
+    for bound in (calibrated, bind(GradCAM(target_classes=classes, route="tail"), model, size)):
         arrays = compute(model, bound, x_BCHW)
         assert arrays["gradcam"].dtype == np.float32
         assert (arrays["gradcam"] >= 0).all()
@@ -80,7 +80,7 @@ def test_the_raw_map_is_the_formula_of_the_paper():
 def test_a_batch_equals_its_images_one_by_one(name):
     model = random_model(name)
     x_BCHW = random_images(size=(160, 160))
-    bound = settle(GradCAM(), model, x_BCHW)
+    bound = calibrate(GradCAM(), model, x_BCHW)
     together = compute(model, bound, x_BCHW)["gradcam"]
     for image, cam_Khw in zip(x_BCHW, together, strict=True):
         alone = compute(model, bound, image[None])["gradcam"][0]
@@ -95,7 +95,7 @@ def test_predicted_gives_each_image_its_own_class(name):
         features = model.forward_head(model.forward_features(IMAGES), pre_logits=True)
         classifier.bias.sub_(classifier(features).mean(0))
     x_BCHW = IMAGES
-    bound = settle(GradCAM(target_classes="predicted"), model, x_BCHW)
+    bound = calibrate(GradCAM(target_classes="predicted"), model, x_BCHW)
     assert bound.options.route != "tail"
     arrays = compute(model, bound, x_BCHW)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_predicted_gives_each_image_its_own_class(name):
 def test_many_classes_are_done_in_chunks_to_the_same_maps(name, monkeypatch):
     model = random_model(name)
     x_BCHW = random_images(size=(160, 160))
-    bound = settle(GradCAM(), model, x_BCHW)
+    bound = calibrate(GradCAM(), model, x_BCHW)
     whole = compute(model, bound, x_BCHW)["gradcam"]
     monkeypatch.setattr(closed_forms, "_CHUNK_BYTES", 1)
     np.testing.assert_allclose(compute(model, bound, x_BCHW)["gradcam"], whole, atol=1e-6)
@@ -121,7 +121,7 @@ def test_unfused_attention_shows_no_queries_so_autograd_is_used():
     model = random_model("test_vit", global_pool="token")
     for block in model.blocks:
         block.attn.fused_attn = False  # as TIMM_FUSED_ATTN=0 does
-    assert settle(GradCAM(), model, random_images(size=(160, 160))).options.route == "tail"
+    assert calibrate(GradCAM(), model, random_images(size=(160, 160))).options.route == "tail"
 
 
 def test_a_small_map_is_held_against_autograd_by_its_own_size():
@@ -155,7 +155,7 @@ def test_a_closed_form_that_does_not_meet_autograd_is_not_taken(caplog):
     scaled = type("Doubled", (nn.Module,), {"forward": lambda self, x: mlp(x) * self.factor(x)})()
     scaled.factor = lambda x: 2.0 if x.ndim == 3 else 1.0  # another function of one token alone
     model.blocks[-1].mlp = scaled
-    bound = settle(GradCAM(), model, random_images(size=(160, 160)))
+    bound = calibrate(GradCAM(), model, random_images(size=(160, 160)))
     assert bound.options.route == "tail"
     assert "differs from autograd" in caplog.text
 
@@ -171,7 +171,7 @@ def test_a_closed_form_that_does_not_meet_autograd_is_not_taken(caplog):
 )
 def test_a_closed_form_that_does_not_hold_is_refused_where_it_is_asked_for(name, layer, route):
     with pytest.raises(ConfigError, match=rf"gradcam\.route={route} does not hold .*route=auto"):
-        settle(
+        calibrate(
             GradCAM(layer=layer, route=route),
             random_model(name, **({"global_pool": "token"} if name == "test_vit" else {})),
             random_images(size=(160, 160)),
@@ -182,7 +182,7 @@ def test_maps_in_bf16_are_near_those_in_float32():
     for name, least in (("test_vit", 0.98), ("resnet18", 0.98)):
         model = random_model(name)
         x_BCHW = random_images(size=(160, 160))
-        bound = settle(GradCAM(), model, x_BCHW)
+        bound = calibrate(GradCAM(), model, x_BCHW)
         exact = compute(model, bound, x_BCHW)["gradcam"]
         for route in (bound.options.route, "tail"):
             mixed = bind(GradCAM(route=route), model, (160, 160))
@@ -240,10 +240,10 @@ def test_a_layer_behind_which_patches_do_not_count_is_refused_with_those_that_wo
     """With a class token, the last block's output reaches the logits through that token only."""
     model = random_model("test_vit", global_pool="token")
     with pytest.raises(ConfigError, match=r"one of blocks\.5\.attn\.qkv, blocks\.5\.norm1"):
-        settle(GradCAM(layer="blocks.5"), model, random_images(size=(160, 160)))
-    assert settle(GradCAM(), model, random_images(size=(160, 160))).layer == "blocks.5.norm1"
+        calibrate(GradCAM(layer="blocks.5"), model, random_images(size=(160, 160)))
+    assert calibrate(GradCAM(), model, random_images(size=(160, 160))).layer == "blocks.5.norm1"
 
 
 def test_a_layer_without_positions_is_refused():
     with pytest.raises(ConfigError, match="no position"):
-        settle(GradCAM(layer="fc"), random_model("resnet18"), random_images(size=(64, 64)))
+        calibrate(GradCAM(layer="fc"), random_model("resnet18"), random_images(size=(64, 64)))

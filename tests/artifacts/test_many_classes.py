@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from artifactgen.artifacts.base import Subject
-from artifactgen.artifacts.cam.autograd import Tail
+from artifactgen.artifacts.cam.autograd import Autograd
 from artifactgen.artifacts.cam.routes import CLOSED_FORMS, make_route
 from artifactgen.artifacts.cam.target_layer import find_target_layer
-from artifactgen.introspect.forward import Pass, Taps, forward
+from artifactgen.introspect.forward import Pass, forward
+from artifactgen.introspect.taps import Taps
+from artifactgen.models.timm import as_network
 from benchmarks.exactness.reference import random_images, random_model
 
 SIZE = (160, 160)
@@ -22,33 +24,33 @@ CLASSES = 600
 def test_closed_forms_meet_autograd(name, route):
     model = random_model(name, classes=CLASSES)
     assert model.num_features < CLASSES
-    subject = Subject(model, SIZE, tuple(map(str, range(CLASSES))), has_head=True)
+    subject = Subject(as_network(model), SIZE, tuple(map(str, range(CLASSES))), has_head=True)
     layer = find_target_layer(subject)
-    way, tail = make_route(route, subject, layer), Tail(subject, layer)
-    assert isinstance(way, CLOSED_FORMS[route])
-    run = _run(subject, Taps.union([way.taps, tail.taps]))
+    closed, tail = make_route(route, subject, layer), Autograd(subject, layer)
+    assert isinstance(closed, CLOSED_FORMS[route])
+    forward_pass = _run(subject, Taps.union([closed.taps, tail.taps]))
     all_K = torch.arange(CLASSES)
     some = slice(None, None, 100)
-    expected = tail.cams(run, all_K[some])
-    found = way.cams(run, all_K)
+    expected = tail.cams(forward_pass, all_K[some])
+    found = closed.cams(forward_pass, all_K)
     assert found.shape[1] == CLASSES
     atol = 1e-5 * float(expected.max())
     torch.testing.assert_close(found[:, some], expected, rtol=0, atol=atol)
-    torch.testing.assert_close(way.cams(run, all_K[some]), expected, rtol=0, atol=atol)
+    torch.testing.assert_close(closed.cams(forward_pass, all_K[some]), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(("name", "route"), MODELS.items())
 def test_each_image_may_have_classes_of_its_own(name, route):
     model = random_model(name, classes=CLASSES)
-    subject = Subject(model, SIZE, tuple(map(str, range(CLASSES))), has_head=True)
+    subject = Subject(as_network(model), SIZE, tuple(map(str, range(CLASSES))), has_head=True)
     layer = find_target_layer(subject)
-    way, tail = make_route(route, subject, layer), Tail(subject, layer)
-    run = _run(subject, Taps.union([way.taps, tail.taps]))
+    closed, tail = make_route(route, subject, layer), Autograd(subject, layer)
+    forward_pass = _run(subject, Taps.union([closed.taps, tail.taps]))
     own_BK = torch.tensor([[3, 500], [77, 3], [599, 0]])
-    expected = tail.cams(run, own_BK)
+    expected = tail.cams(forward_pass, own_BK)
     atol = 1e-5 * float(expected.max())
-    torch.testing.assert_close(way.cams(run, own_BK), expected, rtol=0, atol=atol)
+    torch.testing.assert_close(closed.cams(forward_pass, own_BK), expected, rtol=0, atol=atol)
 
 
 def _run(subject: Subject, taps: Taps) -> Pass:
-    return forward(subject.model, random_images(3, size=SIZE), taps=taps, classify=True)
+    return forward(subject.network, random_images(3, size=SIZE), taps=taps, classify=True)

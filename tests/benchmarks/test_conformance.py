@@ -7,6 +7,7 @@ import torch
 
 from artifactgen.introspect.probe import probe
 from artifactgen.introspect.sites import attention_sites
+from artifactgen.models.timm import as_network
 from benchmarks.exactness.cases import Case, cases
 from benchmarks.exactness.checks import IN_PLACE, check
 from benchmarks.exactness.reference import random_model
@@ -47,7 +48,7 @@ def test_equals_the_references(case: Case):
 
 def test_keys_that_are_runs_of_tokens_have_no_grid():
     """NextViT pools its keys along the sequence, as many as a grid of the image would have."""
-    seen = probe(random_model("nextvit_small", classes=2), (96, 128))
+    seen = probe(as_network(random_model("nextvit_small", classes=2)), (96, 128))
     pooled = [path for path in seen.attention if not path.startswith("stages.3")]
     assert pooled
     assert [site.path for site in attention_sites(seen)] == ["stages.3.blocks.2.e_mhsa"]
@@ -56,5 +57,5 @@ def test_keys_that_are_runs_of_tokens_have_no_grid():
 def test_tokens_in_the_order_of_mask_units_have_no_grid():
     """Hiera has a grid's number of tokens long before they lie row by row."""
     model = random_model("hiera_tiny_224", classes=2, img_size=(96, 128))
-    sites = attention_sites(probe(model, (96, 128)))
+    sites = attention_sites(probe(as_network(model), (96, 128)))
     assert {site.path for site in sites} <= {"blocks.10.attn", "blocks.11.attn"}

@@ -8,10 +8,11 @@ import torch
 from rich.console import Console
 from torch.nn import functional
 
-from artifactgen.demo.checkpoint import CROP_SIZE, IMAGE_SIZE, _spec, load_cohort, main, make_demo
+from artifactgen.demo.__main__ import main
+from artifactgen.demo.checkpoint import CROP_SIZE, IMAGE_SIZE, _spec, load_cohort, make_demo
 from artifactgen.demo.phantom import Phantom
 from artifactgen.demo.training import Cohort, Schedule, _augment, _transplant, fit
-from artifactgen.models.timm import Timm, build_model
+from artifactgen.models.timm import Timm
 
 SHORT = Schedule(steps=3, batch_size=4)
 
@@ -40,14 +41,13 @@ def test_checkpoint_is_lightning_like_and_fits_its_own_hyper_parameters(
     assert {"epoch", "pytorch-lightning_version"} <= set(content)
     facts = content["hyper_parameters"]
     assert facts["classes"] == ["DCM", "HCM", "MINF", "NOR", "RV"]
-    model = build_model(
-        Timm(
-            facts["backbone"],
-            num_classes=len(facts["classes"]),
-            image_size=tuple(facts["image_size"]),
-            options=facts["options"],
-        )
+    family = Timm(
+        backbone=facts["backbone"],
+        num_classes=len(facts["classes"]),
+        image_size=tuple(facts["image_size"]),
+        options=facts["options"],
     )
+    model = family.build().module
     weights = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
     assert all(name.startswith("model.") for name in content["state_dict"])
     model.load_state_dict(weights, strict=True)

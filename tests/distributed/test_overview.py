@@ -23,6 +23,9 @@ from helpers.workspace import (
 )
 from PIL import Image
 
+from artifactgen.rendering import sheet as sheet_module
+from artifactgen.rendering.sheet import Sheet
+
 SPLITS = tuple(RECORDS)
 ALL = [f"overview_{split}.png" for split in SPLITS]
 
@@ -107,11 +110,14 @@ def test_a_picture_that_is_gone_leaves_its_place_empty(
 def test_kinds_that_are_off_have_no_column(
     workspace: Workspace, options: list[str], columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = []
-    from artifactgen import overview
+    drawn: list[Sheet] = []
+    draw = sheet_module.draw_sheet
 
-    draw = overview.draw_sheet
-    monkeypatch.setattr(overview, "draw_sheet", lambda sheet: (drawn.append(sheet), draw(sheet))[1])
+    def keep(sheet: Sheet) -> np.ndarray:
+        drawn.append(sheet)
+        return draw(sheet)
+
+    monkeypatch.setattr(sheet_module, "draw_sheet", keep)
     outcome = workspace.run(EXPERIMENT, CKPT, "splits=[test]", *options)
     assert outcome.exit_code == 0, outcome.text
     assert sheets(workspace.output) == ["overview_test.png"]

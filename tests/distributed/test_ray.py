@@ -24,7 +24,7 @@ from helpers.workspace import (
 )
 from ray.exceptions import RayError, RayTaskError
 
-from distributed.runners.ray import _true_message
+from distributed.runners.ray_data import _true_message
 
 pytestmark = pytest.mark.ray
 

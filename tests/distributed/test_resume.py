@@ -199,16 +199,19 @@ def test_success_lists_the_splits_of_the_directory(finished: Workspace) -> None:
     assert sorted(success["splits"]) == sorted(RECORDS)
 
 
-def test_what_was_settled_first_holds_for_splits_that_come_later(workspace: Workspace) -> None:
-    """Other splits show the preflight other records: it must not settle anything anew."""
+def test_what_was_calibrated_first_holds_for_splits_that_come_later(workspace: Workspace) -> None:
+    """Other splits show the preflight other records: it must not calibrate anything anew."""
     first = workspace.run(EXPERIMENT, CKPT, "splits=[train]")
     assert first.exit_code == 0, first.text
     assert "route class_token" in first.text
-    path = workspace.output / ".artifactgen" / "settled.json"
-    settled = json.loads(path.read_text("utf-8"))
-    assert settled["gradcam"] == {"layer": "blocks.5.norm1", "route": "class_token"}
-    settled["gradcam"]["route"] = "tail"  # as if its records had not agreed with the closed form
-    path.write_text(json.dumps(settled), "utf-8")
+    path = workspace.output / ".artifactgen" / "calibrated.json"
+    calibrated = json.loads(path.read_text("utf-8"))
+    assert calibrated["artifacts"]["gradcam"] == {"layer": "blocks.5.norm1", "route": "class_token"}
+    assert (calibrated["device"], calibrated["precision"]) == ("cpu", "32-true")
+    calibrated["artifacts"]["gradcam"]["route"] = (
+        "tail"  # as if its records had not agreed with the closed form
+    )
+    path.write_text(json.dumps(calibrated), "utf-8")
     later = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
     assert later.exit_code == 0, later.text
     assert "route tail" in later.text
@@ -217,10 +220,10 @@ def test_what_was_settled_first_holds_for_splits_that_come_later(workspace: Work
     assert "route class_token" in anew.text
 
 
-def test_a_damaged_record_of_what_was_settled_is_made_anew(workspace: Workspace) -> None:
+def test_a_damaged_record_of_what_was_calibrated_is_made_anew(workspace: Workspace) -> None:
     assert workspace.run(EXPERIMENT, CKPT, "splits=[train]").exit_code == 0
-    path = workspace.output / ".artifactgen" / "settled.json"
+    path = workspace.output / ".artifactgen" / "calibrated.json"
     path.write_text('{"gradcam": {"ro', "utf-8")
     outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
     assert outcome.exit_code == 0, outcome.text
-    assert json.loads(path.read_text("utf-8"))["gradcam"]["route"] == "class_token"
+    assert json.loads(path.read_text("utf-8"))["artifacts"]["gradcam"]["route"] == "class_token"

@@ -14,10 +14,15 @@ import pytest
 import yaml
 from helpers.workspace import CLASSES, IMAGE_SIZE, Workspace
 
+from artifactgen.clock import Clock
 from artifactgen.data.base import Catalog
+from artifactgen.device import find_devices
 from artifactgen.errors import ConfigError, DataError
-from distributed.build import Built, build, choose_splits, class_names, usual_order
+from artifactgen.job import Job
+from distributed.build import build, class_names
 from distributed.cli import prepare
+from distributed.inputs import Inputs, choose_splits, read_inputs, usual_order
+from distributed.run import Run
 from distributed.settings import Settings, parse
 
 Compose = Callable[..., dict[str, Any]]
@@ -57,8 +62,16 @@ def config(base: dict[str, Any]) -> Compose:
     return change
 
 
-def built(config: dict[str, Any]) -> Built:
-    return build(*parse(config))
+def known(config: dict[str, Any]) -> Inputs:
+    """What is known of a run without its model."""
+    return read_inputs(*parse(config))
+
+
+def built(config: dict[str, Any]) -> Job:
+    """The job of a configuration, on the CPU."""
+    settings = parse(config)[0]
+    run = Run(settings, known(config), "", config, (), Clock())
+    return build(run, find_devices("cpu"), threads_each=1, calibrated=None).job
 
 
 def parsed(config: dict[str, Any]) -> Settings:
@@ -84,11 +97,19 @@ def test_record_ids_may_be_numbers_and_lists(config: Compose) -> None:
 
 
 def test_every_problem_gets_a_line(config: Compose) -> None:
-    wrong = config({"data.batch_size": 0, "limit": -1, "seed": "x", "cluster.workers": 0})
+    wrong = config({"data.batch_size": 0, "limit": -1, "seed": "x", "model.in_chans": 0})
     with pytest.raises(ConfigError) as error:
         parse(wrong)
     keys = {line.partition("=")[0] for line in str(error.value).splitlines()}
-    assert keys == {"data.batch_size", "limit", "seed", "cluster.workers"}
+    assert keys == {"data.batch_size", "limit", "seed", "model.in_chans"}
+
+
+@pytest.mark.parametrize("option", ["workers", "threads_per_worker"])
+def test_there_is_at_least_one_of_each(config: Compose, option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"cluster\.{option}=0: must be 1 or more"):
+        known(config({f"cluster.{option}": 0}))
+    with pytest.raises(ConfigError, match=rf"cluster\.{option}=many: "):
+        known(config({f"cluster.{option}": "many"}))
 
 
 @pytest.mark.parametrize("section", ["model", "cluster"])
@@ -96,13 +117,20 @@ def test_the_nearest_option_of_the_same_section_is_named(config: Compose, sectio
     names = {"model": ("num_clases", "num_classes"), "cluster": ("wrokers", "workers")}
     wrong, right = names[section]
     with pytest.raises(ConfigError, match=rf"{section}\.{wrong}: .* Did you mean {right}\?"):
-        parse(config({f"{section}.{wrong}": 1}))
+        built(config({f"{section}.{wrong}": 1}))
 
 
 @pytest.mark.parametrize("target", ["artifactgen.data.hdf.Hdf5", "json.loads", "nodots", "os.path"])
 def test_a_class_that_cannot_be_used_is_named(config: Compose, target: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\._target_={target}: "):
-        built(config({"data._target_": target}))
+        known(config({"data._target_": target}))
+
+
+@pytest.mark.parametrize("section", ["model", "cluster", "embeddings", "pages.overview"])
+def test_a_class_of_another_seam_is_refused(config: Compose, section: str) -> None:
+    wrong = {f"{section}._target_": "artifactgen.data.hdf5.Hdf5"}
+    with pytest.raises(ConfigError, match=rf"{section}\._target_=.*: is no subclass of "):
+        built(config(wrong))
 
 
 def test_a_users_own_kind_is_any_section_with_a_class(config: Compose) -> None:
@@ -114,17 +142,17 @@ def test_a_users_own_kind_is_any_section_with_a_class(config: Compose) -> None:
 
 
 def test_the_job_of_a_configuration(config: Compose) -> None:
-    done = built(config({"splits": ["val", "train", "val"], "model.mean": [0.1, 0.2, 0.3]}))
-    job = done.job
+    wanted = config({"splits": ["val", "train", "val"], "model.mean": [0.1, 0.2, 0.3]})
+    inputs, job = known(wanted), built(wanted)
     assert list(job.catalog.splits) == ["val", "train"]
-    assert done.all_splits == ("train", "val", "test")
-    assert done.absent_splits == ()
+    assert inputs.all_splits == ("train", "val", "test")
+    assert inputs.absent_splits == ()
     assert job.classes == CLASSES
     assert job.source.image_size == (IMAGE_SIZE, IMAGE_SIZE)
     assert job.normalization.mean == (0.1, 0.2, 0.3)
     assert not job.normalization.of_floats
     assert job.output_dir.is_absolute()
-    assert built(config({"data.mean": [0.5], "data.std": [0.5]})).job.normalization.of_floats
+    assert built(config({"data.mean": [0.5], "data.std": [0.5]})).normalization.of_floats
 
 
 class Rows:
@@ -162,7 +190,7 @@ def test_channels_of_data_and_model_must_agree(config: Compose, tmp_path: Path) 
     with pytest.raises(
         ConfigError, match=r"5 channels and the model takes 3.\nSet model.in_chans=5"
     ):
-        built(config({"data.path": str(tmp_path / "five.h5")}))
+        known(config({"data.path": str(tmp_path / "five.h5")}))
     with pytest.raises(ConfigError, match=r"data\.mean has 2 values"):
         built(config({"data.mean": [0.1, 0.2]}))
 
@@ -193,7 +221,7 @@ def test_the_fingerprint_knows_what_decides_the_bytes(
 ) -> None:
     if "ckpt_path" in changes:
         changes = {"ckpt_path": str(shared / "b.ckpt")}
-    assert built(config(changes)).job.fingerprint != built(config()).job.fingerprint
+    assert known(config(changes)).fingerprint != known(config()).fingerprint
 
 
 def test_the_fingerprint_knows_nothing_of_places_and_workers(
@@ -207,7 +235,7 @@ def test_the_fingerprint_knows_nothing_of_places_and_workers(
             "ckpt_path": str(tmp_path / "a.ckpt"),
             "output_dir": str(tmp_path / "out"),
             "data.num_workers": 1,
-            "cluster.runner": "ray",
+            "cluster._target_": "distributed.runners.ray.Ray",
             "cluster.workers": 7,
             "cluster.threads_per_worker": 3,
             "splits": ["val"],
@@ -217,7 +245,7 @@ def test_the_fingerprint_knows_nothing_of_places_and_workers(
             "experiment_name": "other",
         }
     )
-    assert built(elsewhere).job.fingerprint == built(config()).job.fingerprint
+    assert known(elsewhere).fingerprint == known(config()).fingerprint
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from helpers.workspace import CKPT, EXPERIMENT, Outcome, Workspace, snapshot, write_checkpoint
 
 from artifactgen import __version__
-from distributed.cli import run_command
+from distributed.launch import run_command
 
 RUN = f"{EXPERIMENT} {CKPT}"
 
@@ -80,8 +80,8 @@ def assert_refused(outcome: Outcome, *told: str) -> None:
             "Nothing to generate: every kind is off. Switch one on: generate_embeddings=true",
         ),
         (f"{RUN} data.image_size=60", "data.image_size=[60, 60]: not a multiple"),
-        (f"{RUN} cluster.runner=inline cluster.workers=2", "cluster.workers=2 needs Ray."),
-        (f"{RUN} cluster.runner=dask", "cluster.runner=dask: input should be 'auto', 'inline'"),
+        (f"{RUN} cluster=inline cluster.workers=2", "cluster.workers=2: in one process there is"),
+        (f"{RUN} cluster=dask", "cluster=dask: there is no such configuration."),
         (f"{RUN} hydra/launcher=submitit_slurm", "not available yet"),
         (f"{RUN} output_dir=a.ckpt", "a.ckpt is a file. Give a directory."),
         (f"{RUN} output_dir=a.ckpt/x", "a.ckpt, is a file. Give a directory."),

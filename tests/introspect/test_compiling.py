@@ -12,6 +12,7 @@ from artifactgen.artifacts.cam.routes import make_route
 from artifactgen.artifacts.cam.target_layer import find_target_layer
 from artifactgen.introspect.compiling import compile_parts
 from artifactgen.introspect.forward import forward
+from artifactgen.models.timm import as_network
 from benchmarks.exactness.reference import random_images, random_model
 
 SIZE = (160, 160)
@@ -30,14 +31,16 @@ def test_every_route_goes_back_through_compiled_parts(name, options, route, monk
     # Without a C++ compiler; what autograd meets is the same.
     compile_ = functools.partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", compile_)
-    subject = Subject(random_model(name, classes=7, **options), SIZE, CLASSES, has_head=True)
-    way = make_route(route, subject, find_target_layer(subject))
+    subject = Subject(
+        as_network(random_model(name, classes=7, **options)), SIZE, CLASSES, has_head=True
+    )
+    route = make_route(route, subject, find_target_layer(subject))
     x_BCHW = random_images(2, size=SIZE)
     every_K = torch.arange(7)
 
     def cams():
-        return way.cams(forward(subject.model, x_BCHW, taps=way.taps, classify=True), every_K)
+        return route.cams(forward(subject.network, x_BCHW, taps=route.taps, classify=True), every_K)
 
     expected = cams()
-    assert compile_parts(subject.model, way.taps)
+    assert compile_parts(subject.model, route.taps)
     torch.testing.assert_close(cams(), expected, rtol=0, atol=1e-5 * float(expected.max()))

@@ -9,7 +9,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from artifactgen.errors import ConfigError
 from artifactgen.introspect.attention import AttentionCall, attention_call
-from artifactgen.introspect.forward import Taps, forward
+from artifactgen.introspect.forward import forward
+from artifactgen.introspect.taps import Taps
+from artifactgen.models.timm import as_network
 
 
 def hooks_of(model: nn.Module) -> int:
@@ -24,7 +26,7 @@ def test_the_model_runs_once_and_everything_comes_of_that_pass():
     calls = []
     model.patch_embed.register_forward_hook(lambda *_: calls.append(1))
     taps = Taps(outputs=("blocks.0.attn.qkv",), gradients=("blocks.5.norm1",))
-    run = forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+    run = forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     assert calls == [1]
     assert set(run.outputs) == {"blocks.0.attn.qkv", "blocks.5.norm1"}
 
@@ -32,7 +34,7 @@ def test_the_model_runs_once_and_everything_comes_of_that_pass():
 def test_no_hook_and_no_gradient_is_left():
     model = random_model("test_vit")
     taps = Taps(outputs=("blocks.0.attn.qkv",), gradients=("blocks.5.norm1",))
-    run = forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+    run = forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     torch.autograd.grad(run.logits_BK.sum(), run.outputs["blocks.5.norm1"])
     assert hooks_of(model) == 0
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -47,7 +49,7 @@ def test_no_hook_outlives_an_exception():
     broken = model.blocks[3].register_forward_pre_hook(fail)
     taps = Taps(outputs=("blocks.0",), gradients=("blocks.2.norm1",))
     with pytest.raises(RuntimeError, match="in the middle"):
-        forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+        forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     broken.remove()
     assert hooks_of(model) == 0
 
@@ -55,7 +57,7 @@ def test_no_hook_outlives_an_exception():
 def test_only_what_is_behind_the_tap_has_a_graph():
     model = random_model("test_vit")
     taps = Taps(outputs=("blocks.0.attn.qkv",), gradients=("blocks.5.norm1",))
-    run = forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+    run = forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     assert run.outputs["blocks.5.norm1"].is_leaf
     assert not run.outputs["blocks.0.attn.qkv"].requires_grad
     assert not run.features.requires_grad
@@ -64,7 +66,7 @@ def test_only_what_is_behind_the_tap_has_a_graph():
 
 def test_without_gradients_there_is_no_graph_at_all():
     model = random_model("test_vit")
-    run = forward(model, random_images(size=(160, 160)), taps=Taps(), classify=True)
+    run = forward(as_network(model), random_images(size=(160, 160)), taps=Taps(), classify=True)
     assert not run.logits_BK.requires_grad
 
 
@@ -73,7 +75,7 @@ def test_an_earlier_tap_keeps_its_gradient_when_a_later_one_is_tapped_too():
     x_BCHW = random_images(size=(160, 160))
 
     def gradient(*paths: str) -> torch.Tensor:
-        run = forward(model, x_BCHW, taps=Taps(gradients=paths), classify=True)
+        run = forward(as_network(model), x_BCHW, taps=Taps(gradients=paths), classify=True)
         return torch.autograd.grad(run.logits_BK[:, 1].sum(), run.outputs["blocks.2.norm1"])[0]
 
     alone = gradient("blocks.2.norm1")
@@ -88,14 +90,16 @@ def test_an_in_place_activation_behind_the_tap_does_not_spoil_it():
     hook = model.bn1.register_forward_hook(lambda _m, _i, out: expected.append(out.clone()))
     model(x_BCHW)
     hook.remove()
-    run = forward(model, x_BCHW, taps=Taps(gradients=("bn1",)), classify=True)  # act1 is in place
+    run = forward(
+        as_network(model), x_BCHW, taps=Taps(gradients=("bn1",)), classify=True
+    )  # act1 is in place
     assert torch.equal(run.outputs["bn1"], expected[0])
     assert torch.autograd.grad(run.logits_BK.sum(), run.outputs["bn1"])[0].any()
 
 
 def test_a_model_without_classifier_gives_no_logits():
     model = random_model("test_vit")
-    run = forward(model, random_images(size=(160, 160)), taps=Taps(), classify=False)
+    run = forward(as_network(model), random_images(size=(160, 160)), taps=Taps(), classify=False)
     assert run.logits_BK is None
 
 
@@ -105,7 +109,7 @@ def test_a_layer_that_gives_nothing_is_refused(path):
     model.blocks[1].attn.qkv.add_module("nothing", nn.Identity())
     for taps in (Taps(outputs=(path,)), Taps(gradients=(path,))):
         with pytest.raises(ConfigError, match="gives no tensor"):
-            forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+            forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     assert hooks_of(model) == 0
 
 
@@ -120,7 +124,7 @@ def everything(call: AttentionCall) -> torch.Tensor:
 def test_without_gradients_all_of_it_is_inference():
     model = random_model("test_vit")
     taps = Taps(outputs=("blocks.5.norm1",), attention=(("blocks.5.attn", class_row),))
-    run = forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+    run = forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     kept = [run.logits_BK, run.outputs["blocks.5.norm1"], run.attention["blocks.5.attn", class_row]]
     assert all(tensor.is_inference() for tensor in kept)
 
@@ -128,7 +132,7 @@ def test_without_gradients_all_of_it_is_inference():
 def test_readers_share_what_a_layer_computes():
     model = random_model("test_vit")
     taps = Taps(attention=(("blocks.2.attn", class_row), ("blocks.2.attn", everything)))
-    run = forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+    run = forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     whole = run.attention["blocks.2.attn", everything]
     assert whole.shape == (3, 2, 101, 101)
     torch.testing.assert_close(run.attention["blocks.2.attn", class_row], whole[:, :, :1])
@@ -149,7 +153,7 @@ def test_no_interception_outlives_an_exception(place):
     broken = model.get_submodule(place).register_forward_pre_hook(fail)
     taps = Taps(attention=(("blocks.3.attn", class_row),), gradients=("blocks.2.norm1",))
     with pytest.raises(RuntimeError, match="in the middle"):
-        forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+        forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     broken.remove()
     assert hooks_of(model) == interceptors_in_force() == 0
     assert torch.is_grad_enabled()
@@ -166,7 +170,7 @@ def test_functions_are_intercepted_only_where_attention_is_read():
             lambda *_, path=path: seen.update({path: interceptors_in_force()})
         )
     taps = Taps(attention=(("blocks.3.attn", class_row),))
-    forward(model, random_images(size=(160, 160)), taps=taps, classify=True)
+    forward(as_network(model), random_images(size=(160, 160)), taps=taps, classify=True)
     assert seen == {"blocks.2.attn.proj": 0, "blocks.3.attn.proj": 1, "blocks.4.attn.proj": 0}
 
 
@@ -175,7 +179,7 @@ def test_a_graph_may_start_within_attention_that_is_read():
     x_BCHW = random_images(size=(160, 160))
     taps = Taps(attention=(("blocks.3.attn", class_row),), gradients=("blocks.3.attn.proj",))
     with torch.autocast("cpu", torch.bfloat16):
-        run = forward(model, x_BCHW, taps=taps, classify=True)
+        run = forward(as_network(model), x_BCHW, taps=taps, classify=True)
     assert run.attention["blocks.3.attn", class_row].dtype == torch.float32
     assert run.logits_BK.dtype == torch.float32
     (gradient,) = torch.autograd.grad(run.logits_BK.sum(), run.outputs["blocks.3.attn.proj"])
@@ -198,7 +202,7 @@ def test_inputs_are_those_of_the_layer():
     model = random_model("test_vit")
     x_BCHW = random_images(size=(160, 160))
     taps = Taps(inputs=("head",))
-    run = forward(model, x_BCHW, taps=taps, classify=True)
+    run = forward(as_network(model), x_BCHW, taps=taps, classify=True)
     assert torch.equal(run.inputs["head"], run.pre_logits_BD)
 
 

@@ -10,13 +10,15 @@ import torch
 
 from artifactgen.errors import ConfigError
 from artifactgen.introspect.grid import Grid, grid_of, patch_grid, tokens_grid
+from artifactgen.models.base import Traits
+from artifactgen.models.timm import traits_of
 
 
-def model(**attributes: Any) -> Any:
-    return SimpleNamespace(**attributes)
+def model(**attributes: Any) -> Traits:
+    return traits_of(SimpleNamespace(**attributes))
 
 
-def own_grid(height: int, width: int, **attributes: Any) -> Any:
+def own_grid(height: int, width: int, **attributes: Any) -> Traits:
     return model(patch_embed=SimpleNamespace(grid_size=(height, width)), **attributes)
 
 
@@ -74,7 +76,9 @@ def test_maps(
         (model(), 12, (224, 224), None),
     ],
 )
-def test_tokens(of: Any, tokens: int, image_size: tuple[int, int], expected: Grid | None) -> None:
+def test_tokens(
+    of: Traits, tokens: int, image_size: tuple[int, int], expected: Grid | None
+) -> None:
     assert tokens_grid(of, tokens, image_size=image_size) == expected
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from artifactgen.errors import UnsupportedError
 from artifactgen.introspect.probe import probe
 from artifactgen.introspect.sites import attention_sites
+from artifactgen.models.timm import as_network
 
 
 def make(name: str, **options: object) -> nn.Module:
@@ -24,7 +25,7 @@ def hooks_of(model: nn.Module) -> int:
 
 
 def test_layers_and_attention_in_the_order_of_the_computation() -> None:
-    seen = probe(make("test_vit", img_size=64), (64, 64))
+    seen = probe(as_network(make("test_vit", img_size=64)), (64, 64))
     assert list(seen.attention) == [f"blocks.{index}.attn" for index in range(6)]
     assert seen.attention["blocks.0.attn"] == [(1, 2, 17, 17)]
     paths = list(seen.outputs)
@@ -34,7 +35,7 @@ def test_layers_and_attention_in_the_order_of_the_computation() -> None:
 
 
 def test_a_softmax_layer_counts_as_its_attention() -> None:
-    seen = probe(make("swin_tiny_patch4_window7_224", img_size=64), (64, 64))
+    seen = probe(as_network(make("swin_tiny_patch4_window7_224", img_size=64)), (64, 64))
     assert list(seen.attention)[-1] == "layers.3.blocks.1.attn"
 
 
@@ -46,11 +47,11 @@ def test_nothing_of_the_looking_stays_even_after_an_exception() -> None:
 
     broken = model.get_submodule("blocks.3.attn.proj").register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="in the middle"):
-        probe(model, (64, 64))
+        probe(as_network(model), (64, 64))
     broken.remove()
     assert hooks_of(model) == 0
     assert not torch.overrides._get_current_function_mode_stack()
-    probe(model, (64, 64))
+    probe(as_network(model), (64, 64))
     assert hooks_of(model) == 0
 
 
@@ -79,14 +80,14 @@ def test_the_last_attention_that_can_be_shown(
 ) -> None:
     size = options.get("img_size", 64)
     assert isinstance(size, int)
-    last = attention_sites(probe(make(name, **options), (size, size)))[-1]
+    last = attention_sites(probe(as_network(make(name, **options)), (size, size)))[-1]
     grid = last.grid
     assert (last.path, last.heads, grid.size, grid.prefix_tokens, last.has_class_query) == site
 
 
 def test_windows_hold_every_position_once() -> None:
     model = make("swin_tiny_patch4_window7_224", img_size=(64, 96), window_size=4)
-    sites = attention_sites(probe(model, (64, 96)))
+    sites = attention_sites(probe(as_network(model), (64, 96)))
     for site in sites[:4]:
         assert site.windows is not None
         positions = site.windows.positions
@@ -101,7 +102,7 @@ def test_windows_hold_every_position_once() -> None:
 
 def test_grids_of_maxvit_are_spread_over_the_image() -> None:
     model = make("maxvit_tiny_rw_224", img_size=64)
-    sites = {site.path: site for site in attention_sites(probe(model, (64, 64)))}
+    sites = {site.path: site for site in attention_sites(probe(as_network(model), (64, 64)))}
     block = sites["stages.0.blocks.0.attn_block.attn"].windows
     spread = sites["stages.0.blocks.0.attn_grid.attn"].windows
     assert block is not None
@@ -113,4 +114,4 @@ def test_grids_of_maxvit_are_spread_over_the_image() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "edgenext_xx_small", "mobilevit_xxs"])
 def test_models_without_attention_to_show(name: str) -> None:
     with pytest.raises(UnsupportedError, match="attention"):
-        attention_sites(probe(make(name), (64, 64)))
+        attention_sites(probe(as_network(make(name)), (64, 64)))

@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +20,15 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from artifactgen.errors import CheckpointError
-from artifactgen.models.checkpoint import CONTAINERS, read_checkpoint
+from artifactgen.models import checkpoint as reading
+from artifactgen.models.checkpoint import CONTAINERS, Checkpoint
+from artifactgen.models.file import identify
 
 WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    return reading.read_checkpoint(identify(path))
 
 
 def saved(folder, payload, name="model.pt", **options):
@@ -66,7 +73,7 @@ def test_safetensors(tmp_path):
 
 def test_digest_is_that_of_the_file(tmp_path):
     path = saved(tmp_path, WEIGHTS)
-    assert read_checkpoint(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_checkpoint(path).file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_lightning_hyper_parameters_become_plain(tmp_path):
@@ -288,9 +295,10 @@ import sys
 sys.modules["omegaconf"] = sys.modules["safetensors"] = None
 from artifactgen.errors import CheckpointError
 from artifactgen.models.checkpoint import read_checkpoint
+from artifactgen.models.file import identify
 for name in ("a.safetensors", "b.pt", "c.pt"):
     try:
-        print(len(read_checkpoint({str(tmp_path)!r} + "/" + name).state_dict))
+        print(len(read_checkpoint(identify({str(tmp_path)!r} + "/" + name)).state_dict))
     except CheckpointError as error:
         print(error)
 """

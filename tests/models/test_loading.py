@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from artifactgen.errors import CheckpointError, ConfigError
 from artifactgen.models.checkpoint import read_checkpoint
+from artifactgen.models.file import identify
 from artifactgen.models.loading import load_model
-from artifactgen.models.timm import Timm, build_model
+from artifactgen.models.timm import Timm
 
 
 @functools.cache
@@ -46,11 +47,11 @@ def others(state):
 def load(folder, payload, spec):
     path = folder / "model.pt"
     torch.save(payload, path)
-    return load_model(spec, read_checkpoint(path))
+    return load_model(spec, read_checkpoint(identify(path)))
 
 
 def assert_exactly(loaded, state):
-    own = loaded.model.state_dict()
+    own = loaded.network.module.state_dict()
     assert own
     assert all(torch.equal(own[name], state[name]) for name in own)
 
@@ -77,11 +78,13 @@ def test_round_trip(tmp_path, backbone, classifier):
     state = weights(backbone, num_classes=4)
     loaded = load(tmp_path, state, Timm(backbone=backbone))
     assert_exactly(loaded, state)
-    assert loaded.spec.num_classes == 4
-    assert (loaded.has_head, loaded.classifier) == (True, classifier)
+    assert loaded.network.family.num_classes == 4
+    assert (loaded.has_head, loaded.network.classifiers) == (True, (classifier,))
     assert (loaded.audit.share, loaded.audit.head, loaded.audit.unexpected) == (1, "loaded", ())
-    assert not loaded.model.training
-    assert all(not p.requires_grad and p.dtype == torch.float32 for p in loaded.model.parameters())
+    assert not loaded.network.module.training
+    assert all(
+        not p.requires_grad and p.dtype == torch.float32 for p in loaded.network.module.parameters()
+    )
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet", "test_convnext"])
@@ -90,13 +93,13 @@ def test_the_model_computes_what_was_trained(tmp_path, backbone):
     loaded = load(tmp_path, original.state_dict(), Timm(backbone=backbone))
     image = torch.rand(2, 3, 160, 160)
     with torch.no_grad():
-        assert torch.equal(loaded.model(image), original(image))
+        assert torch.equal(loaded.network.module(image), original(image))
 
 
 def test_the_resolved_spec_builds_the_same_model(tmp_path):
     loaded = load(tmp_path, vit(global_pool="avg"), Timm(backbone="test_vit"))
-    again = build_model(loaded.spec).state_dict()
-    own = loaded.model.state_dict()
+    again = loaded.network.family.build().module.state_dict()
+    own = loaded.network.module.state_dict()
     assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in own.items()}
 
 
@@ -111,12 +114,12 @@ def test_fc_norm_means_average_pooling(tmp_path):
     assert "fc_norm.weight" in state
     loaded = load(tmp_path, state, Timm(backbone="test_vit"))
     assert_exactly(loaded, state)
-    assert loaded.spec.global_pool == loaded.model.global_pool == "avg"
+    assert loaded.network.family.global_pool == loaded.network.module.global_pool == "avg"
 
 
 def test_norm_means_the_default_pooling(tmp_path):
     loaded = load(tmp_path, vit(), Timm(backbone="test_vit"))
-    assert loaded.spec.global_pool == loaded.model.global_pool == "token"
+    assert loaded.network.family.global_pool == loaded.network.module.global_pool == "token"
 
 
 def test_both_norms_are_for_the_user_to_decide(tmp_path):
@@ -144,7 +147,7 @@ def test_mae_pretraining_has_no_head(tmp_path):
     payload = {"model": {**state, **decoder}, "args": argparse.Namespace(lr=1.0), "epoch": 799}
     loaded = load(tmp_path, payload, Timm(backbone="test_vit", num_classes=5))
     assert_exactly(loaded, state)
-    assert (loaded.has_head, loaded.classifier, loaded.spec.num_classes) == (False, None, 0)
+    assert (loaded.has_head, loaded.network.family.num_classes) == (False, 0)
     assert loaded.audit.head == "absent"
     assert set(loaded.audit.unexpected) == decoder.keys()
     assert "decoder_blocks.* (8)" in loaded.audit.summary()
@@ -153,7 +156,7 @@ def test_mae_pretraining_has_no_head(tmp_path):
 def test_a_head_that_is_not_asked_for(tmp_path):
     loaded = load(tmp_path, vit(), Timm(backbone="test_vit", num_classes=0))
     assert (loaded.has_head, loaded.audit.head) == (False, "unused")
-    assert "head.weight" not in loaded.model.state_dict()
+    assert "head.weight" not in loaded.network.module.state_dict()
 
 
 def test_lightning(tmp_path):
@@ -194,7 +197,7 @@ def test_wrappers_around_single_blocks(tmp_path):
 def test_safetensors(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(vit(), path)
-    assert_exactly(load_model(Timm(backbone="test_vit"), read_checkpoint(path)), vit())
+    assert_exactly(load_model(Timm(backbone="test_vit"), read_checkpoint(identify(path))), vit())
 
 
 @pytest.mark.parametrize("teacher_first", [True, False])
@@ -237,12 +240,12 @@ def test_official_dinov2_with_registers_and_swiglu(tmp_path):
     official["pos_embed"] = torch.cat([at_class, state["pos_embed"]], dim=1)
     official["cls_token"] = state["cls_token"] - at_class
     del options["img_size"]
-    spec = Timm(name, image_size=(56, 56), options=options)
+    spec = Timm(backbone=name, image_size=(56, 56), options=options)
     loaded = load(tmp_path, {"teacher": prefixed(official, "backbone.")}, spec)
-    own = loaded.model.state_dict()
+    own = loaded.network.module.state_dict()
     torch.testing.assert_close(own.pop("cls_token"), state["cls_token"])
     assert all(torch.equal(own[key], state[key]) for key in own)
-    assert loaded.audit.layout == "dinov2"
+    assert loaded.audit.naming == "dinov2"
     assert loaded.audit.unexpected == ("backbone.mask_token",)
 
 
@@ -250,10 +253,10 @@ def test_a_distilled_model_has_two_classifiers(tmp_path):
     options = {"depth": 1, "embed_dim": 64, "num_heads": 2}
     name = "deit_tiny_distilled_patch16_224"
     state = weights(name, num_classes=4, **options)
-    spec = Timm(name, options=options)
+    spec = Timm(backbone=name, options=options)
     loaded = load(tmp_path, state, spec)
     assert_exactly(loaded, state)
-    assert loaded.classifier == "head"
+    assert loaded.network.classifiers[0] == "head"
     del state["head_dist.weight"]
     assert "incomplete (head_dist.weight)" in refusal(tmp_path, state, spec)
 
@@ -264,7 +267,7 @@ def test_batch_counters_are_optional(tmp_path):
     assert len(bare) < len(state)
     loaded = load(tmp_path, bare, Timm(backbone="test_resnet"))
     assert loaded.audit.share == 1
-    assert torch.equal(loaded.model.bn1.running_var, state["bn1.running_var"])
+    assert torch.equal(loaded.network.module.bn1.running_var, state["bn1.running_var"])
 
 
 def test_running_statistics_are_not_optional(tmp_path):
@@ -282,9 +285,9 @@ def test_other_precisions_become_float32(tmp_path, dtype):
 
 def test_the_file_is_left_as_it_is(tmp_path):
     load(tmp_path, vit(), Timm(backbone="test_vit"))
-    checkpoint = read_checkpoint(tmp_path / "model.pt")
+    checkpoint = read_checkpoint(identify(tmp_path / "model.pt"))
     loaded = load_model(Timm(backbone="test_vit"), checkpoint)
-    for tensor in loaded.model.state_dict().values():
+    for tensor in loaded.network.module.state_dict().values():
         tensor.zero_()
     assert torch.equal(checkpoint.state_dict["cls_token"], vit()["cls_token"])
 

@@ -6,14 +6,7 @@ import pytest
 import torch
 
 from artifactgen.errors import ConfigError
-from artifactgen.models.timm import (
-    RESERVED_OPTIONS,
-    Timm,
-    build_model,
-    input_size,
-    normalization,
-    resolve_backbone,
-)
+from artifactgen.models.timm import RESERVED_OPTIONS, Timm, resolve_backbone
 
 
 @pytest.mark.parametrize(
@@ -46,7 +39,7 @@ def test_an_unknown_backbone_names_the_nearest(name, hint):
 
 
 def test_a_built_model_is_frozen_and_in_eval_mode():
-    model = build_model(Timm(backbone="test_vit", num_classes=3))
+    model = Timm(backbone="test_vit", num_classes=3).build().module
     assert not model.training
     assert all(not p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
     assert model(torch.zeros(1, 3, 160, 160)).shape == (1, 3)
@@ -54,7 +47,7 @@ def test_a_built_model_is_frozen_and_in_eval_mode():
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet", "test_convnext"])
 def test_no_classes_means_no_head(backbone):
-    model = build_model(Timm(backbone=backbone, num_classes=0))
+    model = Timm(backbone=backbone, num_classes=0).build().module
     classifier = model.pretrained_cfg["classifier"]
     assert not any(name.startswith(f"{classifier}.") for name in model.state_dict())
 
@@ -64,12 +57,12 @@ def test_no_classes_means_no_head(backbone):
 )
 @pytest.mark.parametrize("size", [(192, 192), (160, 224)])
 def test_any_architecture_takes_an_image_size(backbone, size):
-    model = build_model(Timm(backbone=backbone, num_classes=2, in_chans=1, image_size=size))
+    model = Timm(backbone=backbone, num_classes=2, in_chans=1, image_size=size).build().module
     assert model(torch.zeros(1, 1, *size)).shape == (1, 2)
 
 
 def test_options_reach_timm():
-    model = build_model(Timm(backbone="test_vit", options={"patch_size": 32, "depth": 2}))
+    model = Timm(backbone="test_vit", options={"patch_size": 32, "depth": 2}).build().module
     assert len(model.blocks) == 2
     assert model.patch_embed.patch_size == (32, 32)
 
@@ -79,13 +72,13 @@ def test_options_reach_timm():
 def test_a_wrong_option_is_named(backbone, size):
     spec = Timm(backbone=backbone, image_size=size, options={"patch_sise": 8})
     with pytest.raises(ConfigError, match=r"model\.options\.patch_sise=8"):
-        build_model(spec)
+        spec.build()
 
 
 @pytest.mark.parametrize("option", sorted(RESERVED_OPTIONS))
 def test_options_cannot_go_behind_a_setting(option):
     with pytest.raises(ConfigError, match=f"{option} is not free: set {RESERVED_OPTIONS[option]}"):
-        build_model(Timm(backbone="test_vit", options={option: "x"}))
+        Timm(backbone="test_vit", options={option: "x"}).build()
 
 
 @pytest.mark.parametrize(
@@ -101,25 +94,25 @@ def test_options_cannot_go_behind_a_setting(option):
 )
 def test_impossible_settings(settings, message):
     with pytest.raises(ConfigError, match=message):
-        build_model(Timm(backbone="test_vit", **settings))
+        Timm(backbone="test_vit", **settings).build()
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
 def test_a_type_error_of_another_cause_is_told_as_it_is(backbone):
     spec = Timm(backbone=backbone, image_size=(160, 160), options={"act_layer": 3})
     with pytest.raises(ConfigError, match=r"act_layer=3.*TypeError"):
-        build_model(spec)
+        spec.build()
 
 
 def test_input_size_and_normalization_need_no_model():
-    assert input_size(Timm(backbone="vit_base_patch14_dinov2")) == (518, 518)
-    assert input_size(Timm(backbone="resnet18", image_size=(64, 96))) == (64, 96)
-    assert normalization(Timm(backbone="vit_base_patch16")) == ((0.5,) * 3, (0.5,) * 3)
-    assert normalization(Timm(backbone="vit_base_patch16.mae"))[0] == (0.485, 0.456, 0.406)
+    assert Timm(backbone="vit_base_patch14_dinov2").input_size() == (518, 518)
+    assert Timm(backbone="resnet18", image_size=(64, 96)).input_size() == (64, 96)
+    assert Timm(backbone="vit_base_patch16").normalization() == ((0.5,) * 3, (0.5,) * 3)
+    assert Timm(backbone="vit_base_patch16.mae").normalization()[0] == (0.485, 0.456, 0.406)
 
 
 def test_other_channels_get_the_average_of_rgb():
-    mean, std = normalization(Timm(backbone="resnet18", in_chans=2))
+    mean, std = Timm(backbone="resnet18", in_chans=2).normalization()
     assert mean == pytest.approx([0.449, 0.449])
     assert std == pytest.approx([0.226, 0.226])
 

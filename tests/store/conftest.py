@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 
 from artifactgen.store.layout import Layout
-from artifactgen.store.ledger import commit, describe_file
-from artifactgen.store.shardfile import write_columns
+from artifactgen.store.ledger import commit, committed_file
+from artifactgen.store.shardfile import ShardRows, write_shard
 from artifactgen.types import Failure, Receipt, Shard
 
 FINGERPRINT = "f" * 64
@@ -50,16 +49,9 @@ def commit_shard() -> CommitShard:
             picture = layout.root / f"gradcam/{row}/class_0.png"
             picture.parent.mkdir(parents=True, exist_ok=True)
             picture.write_bytes(b"0123456789")
-        write_columns(
-            path,
-            columns,
-            strings={
-                "record_ids": [json.dumps(name(row)) for row in rows],
-                "files": [json.dumps(of_row) for of_row in files],
-                "sizes": [json.dumps({f"gradcam/{row}/class_0.png": 10}) for row in rows],
-            },
-            temp_dir=layout.temp,
-        )
+        sizes = [{f"gradcam/{row}/class_0.png": 10} for row in rows]
+        shard_rows = ShardRows([name(row) for row in rows], files, sizes, columns)
+        write_shard(path, shard_rows, temp_dir=layout.temp)
         done = Receipt(
             shard,
             records=len(rows),
@@ -68,7 +60,7 @@ def commit_shard() -> CommitShard:
                 for row in broken_rows
                 if shard.start <= row < shard.stop
             ),
-            files=(describe_file(layout.root, path),),
+            files=(committed_file(layout.root, path),),
             pictures=len(rows),
             picture_bytes=10 * len(rows),
             seconds={"read": 0.5, "compute": 1.0},

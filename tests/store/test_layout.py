@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from artifactgen.store.layout import Layout, attention_file, gradcam_file, safe_name
+from artifactgen.store.layout import Layout, safe_name
 from artifactgen.types import Shard
 
 NASTY = [
@@ -57,8 +57,6 @@ def test_nothing_lies_outside_of_the_output_directory(tmp_path: Path, name: str)
     state = layout.scope(name)
     paths = {
         root / "embeddings": [layout.record_embedding(name), layout.embeddings(name)],
-        root / "gradcam": [root / gradcam_file(name, 0)],
-        root / "attention_maps": [root / attention_file(name)],
         root / "maps": [layout.maps(name, shard)],
         layout.state / "scopes": [state.plan, state.result, state.entry(shard), state.shard(shard)],
     }

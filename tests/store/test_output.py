@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from artifactgen.errors import OutputError
-from artifactgen.store.layout import OWNED_FILES, Layout
+from artifactgen.store.layout import REPORTS, Layout
 from artifactgen.store.output import (
     check_output,
     difference_to,
@@ -37,9 +37,10 @@ def tree(root: Path) -> set[str]:
 @pytest.fixture
 def filled(layout: Layout) -> Layout:
     """A directory with everything that the program makes, and files of somebody else."""
-    open_output(layout, SETTINGS)
+    patterns = ["gradcam/*/class_*.png", "attention_maps/*_attention.png"]
+    open_output(layout, SETTINGS, patterns=patterns)
     layout.lock.touch()
-    for name in OWNED_FILES:
+    for name in REPORTS:
         (layout.root / name).write_text("ours")
     for path in OURS:
         (layout.root / path).parent.mkdir(parents=True, exist_ok=True)

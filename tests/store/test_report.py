@@ -3,15 +3,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from artifactgen.plan import Scope
-from artifactgen.reducer import Recipe, merge, merged
+from artifactgen.reducer import Recipe, merge
 from artifactgen.store.layout import Layout
 from artifactgen.store.report import _TOTALS, RunFacts, write_reports
+from artifactgen.store.results import merged
 from artifactgen.types import Failure, Shard
 
 FAILURES = [
@@ -30,7 +31,7 @@ FACTS = RunFacts(
     },
     device="cpu",
     workers=2,
-    started=datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+    started=datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),
     seconds={"preflight": 1.0, "total": 12.34},
 )
 CLASSES = ["NOR", "é"]

@@ -4,7 +4,7 @@ import pytest
 
 from artifactgen.store.manifest import manifest_row, write_manifest
 from artifactgen.store.rows import Row
-from artifactgen.store.sample import choose_evenly, quotas
+from artifactgen.store.sample import quotas, sample_evenly
 from artifactgen.types import Failure
 
 KINDS = ["gradcam", "attention"]
@@ -59,7 +59,7 @@ def test_of_more_classes_than_places_every_nth_is_taken():
 
 def test_records_come_class_by_class_and_evenly_spaced(tmp_path):
     path = write(tmp_path / "m.parquet", [row % 5 for row in range(300)])
-    records, total = choose_evenly(path, most=16)
+    records, total = sample_evenly(path, most=16)
     assert total == 300
     assert labels_of(records) == [label for label in range(5) for _ in range(3)]
     assert [record.position for record in records[:3]] == [50, 150, 250]
@@ -70,19 +70,19 @@ def test_records_come_class_by_class_and_evenly_spaced(tmp_path):
 
 def test_without_labels_predictions_are_the_classes(tmp_path):
     path = write(tmp_path / "m.parquet", [-1] * 90, [row % 3 for row in range(90)])
-    records, _ = choose_evenly(path, most=6)
+    records, _ = sample_evenly(path, most=6)
     assert [record.prediction for record in records] == [0, 0, 1, 1, 2, 2]
 
 
 def test_without_both_records_are_evenly_spaced(tmp_path):
-    records, _ = choose_evenly(write(tmp_path / "m.parquet", [-1] * 40), most=4)
+    records, _ = sample_evenly(write(tmp_path / "m.parquet", [-1] * 40), most=4)
     assert [record.position for record in records] == [5, 15, 25, 35]
 
 
 def test_failed_records_are_not_chosen(tmp_path):
     broken = [row for row in range(60) if row % 4 != 1]
     path = write(tmp_path / "m.parquet", [row % 2 for row in range(60)], broken=broken)
-    records, total = choose_evenly(path, most=16)
+    records, total = sample_evenly(path, most=16)
     assert total == 15
     assert [record.position % 4 for record in records] == [1] * 15
 
@@ -90,14 +90,14 @@ def test_failed_records_are_not_chosen(tmp_path):
 @pytest.mark.parametrize("broken", [(), range(5)])
 def test_no_records_are_none(tmp_path, broken):
     path = write(tmp_path / "m.parquet", [0] * len(broken), broken=broken)
-    assert choose_evenly(path, most=16) == ([], 0)
+    assert sample_evenly(path, most=16) == ([], 0)
 
 
 def test_row_groups_do_not_change_the_choice(tmp_path, monkeypatch):
     labels = [(row * 7) % 5 for row in range(1000)]
-    whole = choose_evenly(write(tmp_path / "a.parquet", labels, broken=[3, 500]), most=16)
+    whole = sample_evenly(write(tmp_path / "a.parquet", labels, broken=[3, 500]), most=16)
     monkeypatch.setattr("artifactgen.store.manifest._ROWS_PER_GROUP", 37)
-    assert choose_evenly(write(tmp_path / "b.parquet", labels, broken=[3, 500]), most=16) == whole
+    assert sample_evenly(write(tmp_path / "b.parquet", labels, broken=[3, 500]), most=16) == whole
 
 
 def test_memory_does_not_grow_with_the_manifest(tmp_path, monkeypatch):
@@ -105,9 +105,9 @@ def test_memory_does_not_grow_with_the_manifest(tmp_path, monkeypatch):
     peaks = []
     for rows in (2_000, 20_000):
         path = write(tmp_path / f"{rows}.parquet", [row % 5 for row in range(rows)])
-        choose_evenly(path, most=16)  # imports and caches
+        sample_evenly(path, most=16)  # imports and caches
         tracemalloc.start()
-        choose_evenly(path, most=16)
+        sample_evenly(path, most=16)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0] + 50_000

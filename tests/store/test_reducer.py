@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from artifactgen.embeddings import EmbeddingsFile
 from artifactgen.errors import RunError
 from artifactgen.plan import Scope, cut
-from artifactgen.reducer import Recipe, merge, merged, recorded_failures
+from artifactgen.reducer import Recipe, merge
 from artifactgen.store.layout import Layout
 from artifactgen.store.ledger import committed
 from artifactgen.store.manifest import concatenate
-from artifactgen.store.rows import EmbeddingsFile
+from artifactgen.store.results import merged, recorded_failures
 from artifactgen.types import Receipt, Shard
 
 WIDTH = 5
@@ -213,11 +214,11 @@ import re, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from artifactgen.store.rows import EmbeddingsFile
+from artifactgen.embeddings import EmbeddingsFile
 def anonymous_kB():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 temp, rows = Path(sys.argv[1]), int(sys.argv[2])
-row = torch.arange(1024, dtype=torch.float32)
+row = torch.arange(1024, dtype=torch.float32).numpy()
 before = anonymous_kB()
 file = EmbeddingsFile(temp / "rows", records=rows, shape=(1024,))
 for i in range(rows):
@@ -242,7 +243,7 @@ def test_memory_does_not_grow_with_the_embeddings(tmp_path: Path) -> None:
 FULL_DISK = """
 import sys
 from pathlib import Path
-from artifactgen.store.rows import EmbeddingsFile
+from artifactgen.embeddings import EmbeddingsFile
 try:
     EmbeddingsFile(Path(sys.argv[1]) / "rows", records=1_000, shape=(1_000,))
 except OSError as error:
@@ -266,7 +267,7 @@ def test_a_full_disk_is_an_error_and_not_the_death_of_the_process(tmp_path: Path
 
 def test_rows_that_were_promised_must_come(tmp_path: Path) -> None:
     file = EmbeddingsFile(tmp_path / "rows", records=2, shape=(3,))
-    file.append("a", torch.ones(3), 0)
+    file.append("a", np.ones(3, np.float32), 0)
     with pytest.raises(AssertionError):
         file.save(tmp_path / "a.pt", classes=(), meta={}, temp_dir=tmp_path / "tmp")
     assert not (tmp_path / "a.pt").exists()

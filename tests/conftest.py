@@ -7,6 +7,9 @@ import os
 # MKL must not round by where arrays happen to lie in memory.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
+import pytest
 import torch
+
+pytest.register_assert_rewrite("helpers")
 
 torch.set_num_threads(1)

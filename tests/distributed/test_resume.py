@@ -137,10 +137,8 @@ def test_a_lost_result_is_made_again(workspace: Workspace, finished: Workspace) 
     assert_exact(workspace.output, finished.output)
 
 
-def test_a_checkpoint_that_changes_during_the_run_ends_it(
-    workspace: Workspace, shared: Path
-) -> None:
-    """Planned with one, started with another: between the two lies a queue on a cluster."""
+def changed_once_planned(workspace: Workspace, shared: Path) -> threading.Thread:
+    """Puts another checkpoint in the place of the run's as soon as there is a plan."""
     link = workspace.root / "path" / "to" / "model.ckpt"
     state = workspace.output / ".artifactgen"
 
@@ -152,12 +150,41 @@ def test_a_checkpoint_that_changes_during_the_run_ends_it(
 
     thread = threading.Thread(target=replace)
     thread.start()
-    outcome = workspace.run(EXPERIMENT, CKPT)
+    return thread
+
+
+@pytest.mark.ray
+def test_a_checkpoint_that_changes_before_the_workers_load_it_ends_the_run(
+    workspace: Workspace, shared: Path
+) -> None:
+    """Planned with one, started with another: between the two lies a queue on a cluster."""
+    thread = changed_once_planned(workspace, shared)
+    outcome = workspace.run(EXPERIMENT, CKPT, "cluster=ray", "cluster.workers=1")
     thread.join()
     assert outcome.exit_code == 1, outcome.text
     assert "changed while the job was running" in outcome.text
     assert "Resume with:\n  generate_artifacts" in outcome.text
     assert entries(workspace.output) == []
+
+
+def test_in_one_process_the_checkpoint_is_the_one_that_was_planned_with(
+    workspace: Workspace, shared: Path, finished: Workspace
+) -> None:
+    thread = changed_once_planned(workspace, shared)
+    outcome = workspace.run(EXPERIMENT, CKPT)
+    thread.join()
+    assert outcome.exit_code == 0, outcome.text
+    assert_exact(workspace.output, finished.output)
+
+
+def test_a_directory_is_not_resumed_on_another_kind_of_device(workspace: Workspace) -> None:
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[train]").exit_code == 0
+    path = workspace.output / ".artifactgen" / "calibrated.json"
+    path.write_text(path.read_text("utf-8").replace('"cpu"', '"cuda"'), "utf-8")
+    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+    assert outcome.exit_code == 2
+    assert "was begun on cuda, and this would go on on cpu" in outcome.text
+    assert "Set accelerator=gpu" in outcome.text
 
 
 def test_status_of_a_complete_run(finished: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

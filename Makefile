@@ -5,10 +5,10 @@ BIN := .venv/bin
 SETUP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type bench clean
+.PHONY: help setup demo test test-all coverage lint type bench clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 16
 
 setup: $(SETUP)  ## Install everything into .venv (some minutes, 7 GB)
 
@@ -23,8 +23,14 @@ demo: $(SETUP)  ## Make phantoms, train a small ViT on them, and generate its ar
 	@$(BIN)/python -m artifactgen.demo
 	@$(BIN)/generate_artifacts experiment=embeddings/demo
 
-test: $(SETUP)  ## Run the tests
-	$(BIN)/python -m pytest
+test: $(SETUP)  ## Run the tests, on two cores
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: test  ## Run the slow tests too: every architecture
+	$(BIN)/python -m pytest -n 2 --dist load -m slow
+
+coverage: $(SETUP)  ## Run the tests and report which lines they reach
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
 
 lint: $(SETUP)  ## Check style and format
 	$(BIN)/ruff check
@@ -36,6 +42,7 @@ type: $(SETUP)  ## Check types
 bench: $(SETUP)  ## Measure exactness and speed against the reference libraries (half an hour)
 	$(BIN)/python -m benchmarks.exactness.values
 	$(BIN)/python -m benchmarks.exactness.precision
+	$(BIN)/python -m benchmarks.speed.startup
 	$(BIN)/python -m benchmarks.speed.cam
 	$(BIN)/python -m benchmarks.speed.attention
 	$(BIN)/python -m benchmarks.speed.one_pass

@@ -65,6 +65,9 @@ class Worker:
     def __call__(self, task: Task) -> Receipt:
         """Do one shard and commit it. Failed records are in the receipt; anything else raises."""
         clock, gathered = Clock(), GatheredShard(self._kept)
+        # Who waits for whom: readers are two batches ahead of the device and the device one ahead
+        # of this loop; writers are one behind it. The loop waits for the device, and then for the
+        # pictures of the batch before, so that on a slow disk a few batches are held, not all.
         drawing: list[Future[Drawn]] = []
         for samples, failures, flight in _one_ahead(self._started(task.shard, clock)):
             with clock("compute"):

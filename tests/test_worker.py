@@ -43,11 +43,6 @@ IDS = [f"patient_{row}" for row in range(RECORDS)]
 MakeJob = Callable[..., Job]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
     torch.manual_seed(0)

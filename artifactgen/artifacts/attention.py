@@ -34,7 +34,7 @@ from artifactgen.introspect.sites import AttentionSite, attention_sites
 from artifactgen.introspect.taps import Reader, Taps
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
 from artifactgen.rendering.figure.attention import AttentionFigure
-from artifactgen.rendering.figure.geometry import FigureLayout, Rect
+from artifactgen.rendering.figure.geometry import FigureSpec, Rect
 from artifactgen.rendering.png import encode_png
 from artifactgen.store.layout import safe_name
 
@@ -81,7 +81,7 @@ class AttentionMaps(Artifact):
         only_map = ""
         if self.method == "rollout":
             heads, names, only_map = 1, (f"Blocks 0–{max(blocks)}",), "Rollout"
-        layout = FigureLayout(
+        layout = FigureSpec(
             heads, names, subject.image_size, subject.frame_names, only_map=only_map
         )
         return AttentionFigure(layout, colormap=self.colormap)

@@ -69,7 +69,7 @@ def decode_each(
     split: str,
     start: int,
 ) -> Iterator[Sample | Failure]:
-    """Decode records one by one, so that a broken one becomes a `Failure` and harms no other.
+    """Decode records one at a time, so that a broken one becomes a `Failure` and harms no other.
 
     Args:
         refs: (record id, what `decode` needs to find it) for each row.

@@ -36,7 +36,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _Voxels:
     """Where the voxels lie in the decompressed file, and what they are."""
 
     shape: tuple[int, ...]
@@ -111,29 +111,29 @@ def _read(path: Path, *, ndim: int | None, max_bytes: int) -> Volume:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: BufferedIOBase = igzip.IGzipFile(fileobj=raw) if is_gzip else raw
-        layout = _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
+        voxels = _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
         capacity = path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
-        _check_size(layout, capacity=capacity, max_bytes=max_bytes)
-        body = _read_body(stream, layout.stop - _HEADER_BYTES)
+        _check_size(voxels, capacity=capacity, max_bytes=max_bytes)
+        body = _read_body(stream, voxels.stop - _HEADER_BYTES)
         if is_gzip:
-            _drain(stream, max_bytes - layout.stop)
-    flat = body[layout.offset - _HEADER_BYTES :].view(layout.dtype)
-    return Volume(flat.reshape(layout.shape[::-1]), layout.slope, layout.intercept)
+            _drain(stream, max_bytes - voxels.stop)
+    flat = body[voxels.offset - _HEADER_BYTES :].view(voxels.dtype)
+    return Volume(flat.reshape(voxels.shape[::-1]), voxels.slope, voxels.intercept)
 
 
-def _parse_header(block: bytes, *, ndim: int | None) -> _Layout:
+def _parse_header(block: bytes, *, ndim: int | None) -> _Voxels:
     if len(block) < _HEADER_BYTES:
         raise RecordError(f"too short for a NIfTI header: {len(block)} of {_HEADER_BYTES} bytes")
     header = Nifti1Header(block, check=False)
     if header["sizeof_hdr"] != _HEADER_BYTES or bytes(header["magic"].item())[:3] != b"n+1":
         raise RecordError("not a single-file NIfTI-1 header")
     try:
-        return _checked_layout(header, ndim=ndim)
+        return _checked_voxels(header, ndim=ndim)
     except (HeaderDataError, LookupError, ValueError, OverflowError) as error:
         raise RecordError(f"broken header: {error}") from error
 
 
-def _checked_layout(header: Any, *, ndim: int | None) -> _Layout:
+def _checked_voxels(header: Any, *, ndim: int | None) -> _Voxels:
     shape = tuple(int(n) for n in header.get_data_shape())
     dtype = header.get_data_dtype()
     offset = header.get_data_offset()
@@ -148,17 +148,17 @@ def _checked_layout(header: Any, *, ndim: int | None) -> _Layout:
         raise RecordError(f"broken header: voxels start at byte {offset}, inside the header")
     if not np.isfinite(header.get_best_affine()).all():
         raise RecordError("NaN or Inf in the affine")
-    return _Layout(
+    return _Voxels(
         shape, dtype, offset, 1.0 if slope is None else slope, 0.0 if slope is None else intercept
     )
 
 
-def _check_size(layout: _Layout, *, capacity: int, max_bytes: int) -> None:
+def _check_size(voxels: _Voxels, *, capacity: int, max_bytes: int) -> None:
     """Refuse a header's claim that the file cannot hold or that exceeds the limit."""
-    claim = f"the header claims {layout.stop:,} bytes (shape {layout.shape}, {layout.dtype})"
-    if layout.stop > capacity:
+    claim = f"the header claims {voxels.stop:,} bytes (shape {voxels.shape}, {voxels.dtype})"
+    if voxels.stop > capacity:
         raise RecordError(f"{claim}, a file of this size holds at most {capacity:,}")
-    if layout.stop > max_bytes:
+    if voxels.stop > max_bytes:
         raise RecordError(f"{claim}, more than the limit of {max_bytes:,}")
 
 

@@ -1,7 +1,7 @@
 """`torch.compile` for a model that is looked into while it runs.
 
 Hooks and compiled code do not go together. So what is compiled are the parts in which nothing is
-tapped, one by one, as PyTorch recommends for networks of repeated blocks:
+tapped, each by itself, as PyTorch recommends for networks of repeated blocks:
 https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
 """
 

@@ -153,6 +153,8 @@ class _Tapped:
         def hook(_module: nn.Module, _args: object, output: object) -> Tensor | None:
             if not isinstance(output, Tensor):
                 return None
+            # Here the graph begins: a leaf that requires a gradient, from which everything behind
+            # is recorded, in float32 and eagerly, until the model returns. Nothing before it is.
             # Behind another tap the output is part of that graph already: do not cut it.
             if not output.requires_grad:
                 self._stack.enter_context(eager_graph())

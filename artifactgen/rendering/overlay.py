@@ -107,7 +107,7 @@ def _range(maps: NDArray[np.float32], axes: tuple[int, ...]) -> _Bounds:
 
 
 def _range_of_all(maps_hw: Iterable[NDArray[np.float32]]) -> _Bounds:
-    """The lowest and the highest value of maps that come one by one, (1, 1) each."""
+    """The lowest and the highest value of maps that come one at a time, (1, 1) each."""
     lows, highs = zip(*(_range(map_hw, (-2, -1)) for map_hw in maps_hw), strict=True)
     return np.minimum.reduce(lows), np.maximum.reduce(highs)
 

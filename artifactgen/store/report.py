@@ -189,7 +189,7 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
 def _memory_line(halved_batches: int) -> list[str]:
     if not halved_batches:
         return []
-    return ["", f"{halved_batches} batches were halved for want of memory on the device."]
+    return ["", f"{halved_batches} batches were halved because memory on the device ran out."]
 
 
 def _artifact_line(name: str, fact: Mapping[str, Any]) -> str:

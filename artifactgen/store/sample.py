@@ -38,6 +38,7 @@ def sample_evenly(manifest: Path, *, most: int) -> tuple[list[Listed], int]:
     the data set's order, so that the choice follows from the manifest alone. They come class by
     class. Two passes, one row group at a time: memory does not grow with the manifest.
     """
+    # First pass: how many of each class. Second: those whose numbers among them were chosen.
     by_label, by_prediction = _count(manifest, "label"), _count(manifest, "prediction")
     column = "prediction" if by_label.keys() <= {UNKNOWN_LABEL} else "label"
     counts = by_prediction if column == "prediction" else by_label

@@ -46,8 +46,6 @@ class Case:
     name: str
     size: tuple[int, int]
     options: dict[str, Any]
-    quick: bool
-    """Whether the test takes it."""
     layer: str
     layout: Layout
     route: str
@@ -67,6 +65,21 @@ class Case:
         """The name, with its options where they change what the family is."""
         changed = {k: v for k, v in self.options.items() if k not in ("img_size", "depth")}
         return " ".join([self.name, *(f"{k}={v}" for k, v in changed.items())])
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What is different about how it is read: layout, route, queries, windows."""
+        shown = self.attention.values() if isinstance(self.attention, dict) else ()
+        queries = frozenset((each.query, each.windows is not None) for each in shown)
+        return self.layout.order, self.layout.prefix, self.route, queries
+
+
+def one_of_each_kind() -> list[Case]:
+    """The first case of each kind: what the quick tests take."""
+    first: dict[tuple[object, ...], Case] = {}
+    for case in cases():
+        first.setdefault(case.kind, case)
+    return list(first.values())
 
 
 def cases() -> list[Case]:

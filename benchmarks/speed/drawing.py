@@ -23,7 +23,7 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 from artifactgen.demo.anatomy import draw_heart
 from artifactgen.demo.imaging import draw_protocol, image_heart
 from artifactgen.rendering.colormaps import lookup_table
-from artifactgen.rendering.figure.attention import AttentionFigure, FigureLayout
+from artifactgen.rendering.figure.attention import AttentionFigure, FigureSpec
 from artifactgen.rendering.overlay import heatmap, overlay, scale_cam, to_levels
 from artifactgen.rendering.png import encode_indexed_png, encode_png
 from artifactgen.rendering.saliency import SaliencyPictures
@@ -89,7 +89,7 @@ def usual_overlay(cam_hw: NDArray[np.float32], image: Picture) -> bytes:
 def time_rows() -> Iterator[str]:
     """Goals 5 and 6."""
     image, cam_hw = a_heart(), some_maps()
-    figure, attention = AttentionFigure(FigureLayout(12, ("Block 11",), SIZE)), some_maps(1, 12)
+    figure, attention = AttentionFigure(FigureSpec(12, ("Block 11",), SIZE)), some_maps(1, 12)
     title = "patient001"
 
     def our_figure() -> bytes:
@@ -141,7 +141,7 @@ def _draw(style: str, image: Picture, cam_hw: NDArray[np.float32]) -> list[bytes
 def byte_rows() -> Iterator[str]:
     """Bytes of the same pixels."""
     image, cam_hw = a_heart(), some_maps()
-    figure = AttentionFigure(FigureLayout(12, ("Block 11",), SIZE))
+    figure = AttentionFigure(FigureSpec(12, ("Block 11",), SIZE))
     canvas = figure.draw([image], some_maps(1, 12), title="patient001", subtitle="label HCM")
     map01 = scale_cam(cam_hw, SIZE)
     indexed = encode_indexed_png(to_levels(map01), lookup_table("inferno"))
@@ -158,7 +158,7 @@ def byte_rows() -> Iterator[str]:
 def pixel_rows() -> Iterator[str]:
     """Mean absolute difference to plain matplotlib, of 255, in the places without text."""
     image, attention = a_heart(), some_maps(1, 12)
-    figure = AttentionFigure(FigureLayout(12, ("Block 11",), SIZE))
+    figure = AttentionFigure(FigureSpec(12, ("Block 11",), SIZE))
     ours = figure.draw([image], attention, title="patient001", subtitle="label HCM")
     png = figure_png(figure, [image], attention, title="patient001")
     theirs = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

@@ -34,7 +34,7 @@ def figure_png(
     drawn = plt.figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH)
     drawn.suptitle(title, fontsize=9)
     for name, band, attention_Ahw in zip(
-        figure.layout.blocks, figure.geometry.bands, attention_LAhw, strict=True
+        figure.spec.blocks, figure.geometry.bands, attention_LAhw, strict=True
     ):
         drawn.text(band.heading.left / width, 1 - band.heading.bottom / height, name, fontsize=7)
         _draw_band(drawn, band, images, attention_Ahw)

@@ -85,7 +85,7 @@ def test_a_rollout_says_through_which_blocks_and_has_no_heads():
         AttentionMaps(method="rollout", layers=(0, 3)), random_model("test_vit"), (160, 160)
     )
     assert bound.resolved()["layers"] == [0, 1, 2, 3]
-    assert bound.figure.layout.only_map == bound.figure.layout.mean_name == "Rollout"
+    assert bound.figure.spec.only_map == bound.figure.spec.mean_name == "Rollout"
 
 
 @pytest.mark.parametrize("last", [-1, 2])

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-import torch
+import timm
 
 from artifactgen.introspect.probe import probe
 from artifactgen.introspect.sites import attention_sites
 from artifactgen.models.timm import as_network
-from benchmarks.exactness.cases import Case, cases
+from benchmarks.exactness.cases import Case, cases, one_of_each_kind
 from benchmarks.exactness.checks import IN_PLACE, check
 from benchmarks.exactness.reference import random_model
 
-QUICK = [case for case in cases() if case.quick]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small models are slower on several threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+EVERY = cases()
+QUICK = {case.family for case in one_of_each_kind()}
+PARAMETERS = [
+    pytest.param(case, id=case.family, marks=() if case.family in QUICK else pytest.mark.slow)
+    for case in EVERY
+]
 
 
 def test_the_table_covers_what_timm_has():
-    every = cases()
-    assert len(QUICK) >= 45
-    assert len({case.module for case in QUICK}) >= 30
-    assert len({case.family for case in every}) == len(every)
+    assert len(EVERY) >= 122
+    assert len({case.family for case in EVERY}) == len(EVERY)
+    modules = {path.stem for path in Path(timm.models.__file__).parent.glob("[a-z]*.py")}
+    assert {case.module for case in EVERY} <= modules
+    assert len({case.module for case in EVERY}) >= 98
 
 
-@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.family)
+def test_the_quick_ones_are_one_of_each_layout_route_and_query():
+    assert {case.kind for case in EVERY} == {case.kind for case in EVERY if case.family in QUICK}
+    assert len(QUICK) >= 20
+
+
+@pytest.mark.parametrize("case", PARAMETERS)
 def test_equals_the_references(case: Case):
     outcome = check(case)
     assert outcome.embedding <= 1e-5

@@ -9,7 +9,7 @@ import pytest
 from artifactgen.errors import ConfigError, RecordError
 from artifactgen.rendering.colormaps import lookup_table
 from artifactgen.rendering.figure.arrange import arrange
-from artifactgen.rendering.figure.attention import AttentionFigure, FigureLayout
+from artifactgen.rendering.figure.attention import AttentionFigure, FigureSpec
 from artifactgen.rendering.figure.geometry import Sizes
 from artifactgen.rendering.overlay import heatmap, resize_maps
 
@@ -19,7 +19,7 @@ INFERNO = lookup_table("inferno")
 
 def a_layout(heads=12, blocks=1, image_size=(224, 224), frame_names=(), width_px=1800):
     names = tuple(f"Block {index}" for index in range(blocks))
-    return FigureLayout(
+    return FigureSpec(
         heads=heads,
         blocks=names,
         image_size=image_size,
@@ -209,7 +209,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_is_clipped_or_runs_into_the_margin(text):
-    layout = FigureLayout(
+    layout = FigureSpec(
         heads=12,
         blocks=(text[:300], "Block 11"),
         image_size=(60, 224),

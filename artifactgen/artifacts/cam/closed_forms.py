@@ -183,6 +183,9 @@ class ClassToken(ClosedForm):
     @staticmethod
     def _weights(block: Any, read: _ClassQuery, gradient_BKD: Tensor) -> Tensor:
         """Sum over patches of the gradient by the normed tokens, (B, K, D)."""
+        # `class_token` in docs/gradcam.md: g of each head; then the sums over patches of the
+        # gradients by values, (sum of p) g, and by keys, (g . sum of p (v - o)) q; then both go
+        # back through their projections, to the normed tokens.
         scaled_BKD = gradient_BKD * getattr(block.ls1, "gamma", 1.0)
         heads, width = read.query_BAd.shape[1:]
         heads_BKAd = torch.unflatten(scaled_BKD @ block.attn.proj.weight, -1, (heads, width))

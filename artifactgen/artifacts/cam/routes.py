@@ -62,7 +62,7 @@ def make_route(route: Route, subject: Subject, layer: str) -> SignedRoute:
 def comparison_taps(route: Route, subject: Subject, layer: str) -> Taps:
     """What `choose_route` needs of a forward pass, and what the chosen route needs after it."""
     forms = _derived_forms(route, subject, layer).values()
-    return Taps.union(way.taps for way in (Autograd(subject, layer), *forms))
+    return Taps.union(route.taps for route in (Autograd(subject, layer), *forms))
 
 
 def choose_route(

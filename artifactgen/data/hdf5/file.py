@@ -12,9 +12,9 @@ import numpy as np
 
 from artifactgen.errors import DataError
 
-Layout = Literal["HW", "HWC", "CHW"]
+Axes = Literal["HW", "HWC", "CHW"]
 """Axes of one image."""
-LayoutOption = Literal["auto", "HW", "HWC", "CHW"]
+AxesOption = Literal["auto", "HW", "HWC", "CHW"]
 
 _MAX_LISTED = 20
 
@@ -98,7 +98,7 @@ def where(dataset: h5py.Dataset) -> str:
     return f"{dataset.file.filename}: {dataset.name}"
 
 
-def find_axes(images: h5py.Dataset, layout: LayoutOption) -> Layout:
+def find_axes(images: h5py.Dataset, layout: AxesOption) -> Axes:
     """Tell the axes of the images apart.
 
     Raises:
@@ -121,7 +121,7 @@ def find_axes(images: h5py.Dataset, layout: LayoutOption) -> Layout:
     return layout
 
 
-def _guess_axes(name: str, shape: tuple[int, ...]) -> Layout:
+def _guess_axes(name: str, shape: tuple[int, ...]) -> Axes:
     if len(shape) == 3:
         return "HW"
     if shape[-1] <= 4:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from artifactgen.data.hdf5.file import Layout, open_checked, open_shared, read_strings
+from artifactgen.data.hdf5.file import Axes, open_checked, open_shared, read_strings
 
 Rows = range | NDArray[np.int64]
 """Ascending rows of a data set."""
@@ -32,7 +32,7 @@ class Part:
     record_ids: str | None
     id_prefix: str
     """Ids are `<id_prefix>_<row>` where the file has none."""
-    layout: Layout
+    layout: Axes
     rows: Rows
 
     def ids(self) -> list[str]:

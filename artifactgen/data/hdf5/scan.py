@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from artifactgen.data.base import Catalog
 from artifactgen.data.hdf5.file import (
-    Layout,
-    LayoutOption,
+    Axes,
+    AxesOption,
     describe,
     find_axes,
     find_dataset,
@@ -69,7 +69,7 @@ def scan_files(
     pattern: str,
     *,
     keys: Keys,
-    layout: LayoutOption,
+    layout: AxesOption,
     classes: tuple[str, ...] | None,
 ) -> Catalog:
     """Scan one file, or all that a glob matches, sorted by path.
@@ -104,7 +104,7 @@ def _find_files(pattern: str) -> list[Path]:
     return [Path(name).absolute() for name in sorted(found)]
 
 
-def _scan_file(path: Path, keys: Keys, layout: LayoutOption) -> list[_Table]:
+def _scan_file(path: Path, keys: Keys, layout: AxesOption) -> list[_Table]:
     with open_checked(path) as file:
         try:
             return [_scan_table(file, group, keys, layout) for group in _groups(file, keys)]
@@ -131,7 +131,7 @@ def _groups(file: h5py.File, keys: Keys) -> list[str]:
     return groups or [""]
 
 
-def _scan_table(file: h5py.File, group: str, keys: Keys, layout: LayoutOption) -> _Table:
+def _scan_table(file: h5py.File, group: str, keys: Keys, layout: AxesOption) -> _Table:
     images = find_dataset(file, f"{group}/{keys.images}")
     assert images is not None
     axes = find_axes(images, layout)
@@ -258,7 +258,7 @@ def _check_ids(tables: Sequence[_Table]) -> None:
 
 def _digest(
     images: h5py.Dataset,
-    axes: Layout,
+    axes: Axes,
     splits: Mapping[str, Rows],
     labels: NDArray[np.int64] | None,
     ids: h5py.Dataset | None,

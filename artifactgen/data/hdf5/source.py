@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.data.base import Catalog, decode_each
-from artifactgen.data.hdf5.file import Layout, LayoutOption, open_shared, sample_dtype
+from artifactgen.data.hdf5.file import Axes, AxesOption, open_shared, sample_dtype
 from artifactgen.data.hdf5.index import Hdf5Index, Part, Rows
 from artifactgen.data.hdf5.scan import Keys, scan_files
 from artifactgen.data.image import resize
@@ -28,7 +28,7 @@ class _Ref:
 
     images: NDArray[Any] | h5py.Dataset
     position: int
-    layout: Layout
+    layout: Axes
     label: int
 
 
@@ -58,7 +58,7 @@ class Hdf5:
     record_ids_key: str = "record_ids"
     split_key: str = "split"
     classes: tuple[str, ...] | None = None
-    layout: LayoutOption = "auto"
+    layout: AxesOption = "auto"
     """Axes of one image; auto: four or fewer last = HWC, else 16 or fewer first = CHW."""
 
     def scan(self) -> Catalog:
@@ -109,7 +109,7 @@ def _together(rows: Rows, begin: int, i: int, reach: int, longest: int) -> bool:
 
 
 def _refs(block: Part) -> list[_Ref]:
-    """Read the images and labels of a block at once, or leave the images to be read one by one."""
+    """Read labels and images of a block at once, or leave the images to be read one at a time."""
     file = open_shared(block.path)
     images, first, stop = file[block.images], int(block.rows[0]), int(block.rows[-1]) + 1
     labels = np.full(stop - first, UNKNOWN_LABEL)
@@ -125,7 +125,7 @@ def _refs(block: Part) -> list[_Ref]:
     ]
 
 
-def _as_image(stored: NDArray[Any], layout: Layout) -> Image:
+def _as_image(stored: NDArray[Any], layout: Axes) -> Image:
     """One stored image as (C, H, W) in the type of the samples."""
     with np.errstate(over="ignore"):
         image: Image = stored.astype(sample_dtype(stored.dtype), copy=False)

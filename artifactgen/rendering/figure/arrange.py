@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from artifactgen.rendering.figure.geometry import (
     MIN_WIDTH_PX,
     Band,
-    FigureLayout,
+    FigureSpec,
     Geometry,
     Rect,
     Sizes,
@@ -24,7 +24,7 @@ LEGIBLE_PANEL_PX = 190
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PanelGrid:
     """Rows and columns of equal panels, each below its caption."""
 
     rows: int
@@ -62,35 +62,35 @@ class Grid:
 class Arrangement:
     """The two grids of a band."""
 
-    pictures: Grid
-    heads: Grid
+    pictures: PanelGrid
+    heads: PanelGrid
 
 
-def arrange(layout: FigureLayout) -> Geometry:
-    """The geometry of the arrangement that is best read; the same for equal layouts."""
-    sizes = Sizes.for_width(layout.width_px)
+def arrange(spec: FigureSpec) -> Geometry:
+    """The geometry of the arrangement that is best read; the same for equal specifications."""
+    sizes = Sizes.for_width(spec.width_px)
     return min(
-        (_place(each, layout, sizes) for each in arrangements(layout, sizes)),
-        key=lambda geometry: _cost(geometry, layout),
+        (_place(each, spec, sizes) for each in arrangements(spec, sizes)),
+        key=lambda geometry: _cost(geometry, spec),
     )
 
 
-def arrangements(layout: FigureLayout, sizes: Sizes) -> Iterator[Arrangement]:
+def arrangements(spec: FigureSpec, sizes: Sizes) -> Iterator[Arrangement]:
     """Every arrangement that fills the width; none has an empty row."""
-    pictures = layout.pictures
-    for columns in range(1, layout.heads + 1):
-        rows = math.ceil(layout.heads / columns)
-        if math.ceil(layout.heads / rows) != columns:
+    pictures = spec.pictures
+    for columns in range(1, spec.heads + 1):
+        rows = math.ceil(spec.heads / columns)
+        if math.ceil(spec.heads / rows) != columns:
             continue
         for picture_columns in sorted({2, pictures, 2 * pictures}):
             picture_rows = 2 * pictures // picture_columns
-            found = _fill((rows, columns), (picture_rows, picture_columns), layout, sizes)
+            found = _fill((rows, columns), (picture_rows, picture_columns), spec, sizes)
             if found:
                 yield found
 
 
 def _fill(
-    heads: tuple[int, int], pictures: tuple[int, int], layout: FigureLayout, sizes: Sizes
+    heads: tuple[int, int], pictures: tuple[int, int], spec: FigureSpec, sizes: Sizes
 ) -> Arrangement | None:
     """Panels as wide as the figure allows, both grids equally high; None where none fit.
 
@@ -98,62 +98,62 @@ def _fill(
     picture's panel s p + (s - 1) (caption + gap) / a wide, where s is the ratio of the rows.
     """
     (rows, columns), (picture_rows, picture_columns) = heads, pictures
-    aspect = layout.aspect
+    aspect = spec.aspect
     caption, gap = sizes.caption_height, sizes.gap
     ratio = rows / picture_rows
     extra = (ratio - 1) * (caption + gap) / aspect
-    free = _panels_width(layout, sizes) - sizes.gutter - (columns + picture_columns - 2) * gap
+    free = _panels_width(spec, sizes) - sizes.gutter - (columns + picture_columns - 2) * gap
     width = math.floor((free - picture_columns * extra) / (columns + picture_columns * ratio))
     if width < 1:
         return None
-    head_grid = Grid(rows, columns, (max(1, round(aspect * width)), width), caption, gap)
+    head_grid = PanelGrid(rows, columns, (max(1, round(aspect * width)), width), caption, gap)
     height = (head_grid.height + gap) // picture_rows - gap - caption
     picture_width = math.floor(height / aspect)
     if height < 1 or picture_width < 1:
         return None
     return Arrangement(
-        Grid(picture_rows, picture_columns, (height, picture_width), caption, gap), head_grid
+        PanelGrid(picture_rows, picture_columns, (height, picture_width), caption, gap), head_grid
     )
 
 
-def _panels_width(layout: FigureLayout, sizes: Sizes) -> int:
-    return layout.width_px - 2 * sizes.margin - sizes.gutter // 2 - sizes.bar - sizes.bar_text
+def _panels_width(spec: FigureSpec, sizes: Sizes) -> int:
+    return spec.width_px - 2 * sizes.margin - sizes.gutter // 2 - sizes.bar - sizes.bar_text
 
 
-def _place(arrangement: Arrangement, layout: FigureLayout, sizes: Sizes) -> Geometry:
-    text_width = layout.width_px - 2 * sizes.margin
+def _place(arrangement: Arrangement, spec: FigureSpec, sizes: Sizes) -> Geometry:
+    text_width = spec.width_px - 2 * sizes.margin
     title = Rect(sizes.margin, sizes.margin, text_width, line_height(sizes.title))
     top = title.bottom + sizes.gap // 2
     subtitle = Rect(sizes.margin, top, text_width, line_height(sizes.subtitle))
     bands: list[Band] = []
     bottom = subtitle.bottom
-    for _ in layout.blocks:
-        bands.append(_band(arrangement, layout, sizes, bottom + 2 * sizes.gap))
+    for _ in spec.blocks:
+        bands.append(_band(arrangement, spec, sizes, bottom + 2 * sizes.gap))
         bottom = bands[-1].colorbar.bottom
-    size = bottom + sizes.margin, layout.width_px
+    size = bottom + sizes.margin, spec.width_px
     return Geometry(size, title, subtitle, tuple(bands))
 
 
-def _band(arrangement: Arrangement, layout: FigureLayout, sizes: Sizes, top: int) -> Band:
+def _band(arrangement: Arrangement, spec: FigureSpec, sizes: Sizes, top: int) -> Band:
     pictures, heads = arrangement.pictures, arrangement.heads
-    width = _panels_width(layout, sizes)
+    width = _panels_width(spec, sizes)
     right = sizes.margin + width
     heading = Rect(sizes.margin, top, width, line_height(sizes.heading))
     top = heading.bottom + sizes.gap
-    shown = pictures.panels(sizes.margin, top, 2 * layout.pictures)
+    shown = pictures.panels(sizes.margin, top, 2 * spec.pictures)
     by_column = pictures.columns == 2
     bar_height = heads.height - heads.caption
     return Band(
         heading=heading,
-        inputs=shown[::2] if by_column else shown[: layout.pictures],
-        means=shown[1::2] if by_column else shown[layout.pictures :],
-        heads=heads.panels(right - heads.width, top, layout.heads),
+        inputs=shown[::2] if by_column else shown[: spec.pictures],
+        means=shown[1::2] if by_column else shown[spec.pictures :],
+        heads=heads.panels(right - heads.width, top, spec.heads),
         colorbar=Rect(right + sizes.gutter // 2, top + heads.caption, sizes.bar, bar_height),
         caption_height=heads.caption,
     )
 
 
-def _cost(geometry: Geometry, layout: FigureLayout) -> float:
+def _cost(geometry: Geometry, spec: FigureSpec) -> float:
     """What makes a figure hard to read: a strip or tower, small or unlike panels, empty places."""
     height, width = geometry.size
     band = geometry.bands[0]
@@ -166,5 +166,5 @@ def _cost(geometry: Geometry, layout: FigureLayout) -> float:
         abs(math.log(height / width / PREFERRED_ASPECT))
         + 2 * max(0.0, math.log(legible / smallest))
         + 0.4 * abs(math.log(picture.height / head.height))
-        + 3 * (cells - layout.heads) / cells
+        + 3 * (cells - spec.heads) / cells
     )

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from artifactgen.errors import RecordError
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP, lookup_table
 from artifactgen.rendering.figure.arrange import arrange
-from artifactgen.rendering.figure.geometry import Band, FigureLayout, Rect, Sizes, baseline
+from artifactgen.rendering.figure.geometry import Band, FigureSpec, Rect, Sizes, baseline
 from artifactgen.rendering.figure.template import INK, MUTED, block_title, draw_template
 from artifactgen.rendering.figure.ticks import tick_labels
 from artifactgen.rendering.image import resize_picture
 from artifactgen.rendering.overlay import OPACITY, heatmap, overlay, resize_maps
 from artifactgen.rendering.text import fit_text, load_font, write_text
 
-__all__ = ["AttentionFigure", "FigureLayout", "Interpolation"]
+__all__ = ["AttentionFigure", "FigureSpec", "Interpolation"]
 
 Interpolation = Literal["nearest", "linear", "cubic"]
 
@@ -45,21 +45,21 @@ class AttentionFigure:
 
     def __init__(
         self,
-        layout: FigureLayout,
+        spec: FigureSpec,
         *,
         colormap: str = DEFAULT_COLORMAP,
         opacity: float = OPACITY,
         interpolation: Interpolation = "linear",
         clip_percentile: float = 99.5,
     ) -> None:
-        self.layout = layout
-        self.geometry = arrange(layout)
-        self._sizes = Sizes.for_width(layout.width_px)
+        self.spec = spec
+        self.geometry = arrange(spec)
+        self._sizes = Sizes.for_width(spec.width_px)
         self._colormap = colormap
         self._opacity = opacity
         self._interpolation = _OPENCV[interpolation]
         self._clip_percentile = clip_percentile
-        self._template = draw_template(layout, self.geometry, lookup_table(colormap))
+        self._template = draw_template(spec, self.geometry, lookup_table(colormap))
 
     @property
     def panels(self) -> tuple[Rect, ...]:
@@ -85,9 +85,9 @@ class AttentionFigure:
         Raises:
             RecordError: a weight is NaN or infinite.
         """
-        layout = self.layout
-        assert len(images) == layout.pictures, f"{len(images)} pictures for {layout}"
-        assert attention_LAhw.shape[:2] == (len(layout.blocks), layout.heads), layout
+        spec = self.spec
+        assert len(images) == spec.pictures, f"{len(images)} pictures for {spec}"
+        assert attention_LAhw.shape[:2] == (len(spec.blocks), spec.heads), spec
         if not np.isfinite(attention_LAhw).all():
             raise RecordError("The attention weights hold NaN or infinity.")
         canvas = self._template.copy()
@@ -138,10 +138,10 @@ class AttentionFigure:
 
     def _write_mean_range(self, canvas: NDArray[np.uint8], index: int, top: float) -> None:
         sizes, heading = self._sizes, self.geometry.bands[index].heading
-        name = block_title(self.layout.blocks[index], self.layout)
+        name = block_title(self.spec.blocks[index], self.spec)
         name_width = round(load_font(sizes.heading, bold=True).getlength(name))
         position = heading.left + name_width + 2 * sizes.gap, baseline(heading, sizes.heading)
-        text = f"{self.layout.mean_name}: 0 to {top:.2g}"
+        text = f"{self.spec.mean_name}: 0 to {top:.2g}"
         write_text(canvas, text, position, font=load_font(sizes.tick), color=MUTED)
 
     def _write_ticks(

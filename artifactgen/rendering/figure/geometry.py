@@ -132,8 +132,8 @@ def baseline(line: Rect, font_px: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class FigureLayout:
-    """What an attention figure has to show; equal layouts give equal geometry.
+class FigureSpec:
+    """What an attention figure has to show; equal specifications give equal geometry.
 
     Args:
         heads: A, the number of heads of each block.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from artifactgen.rendering.figure.geometry import (
     Band,
-    FigureLayout,
+    FigureSpec,
     Geometry,
     Rect,
     Sizes,
@@ -33,7 +33,7 @@ COLORBAR_NAMES = "Attention weight", "Weight"
 
 
 def draw_template(
-    layout: FigureLayout, geometry: Geometry, color_table: NDArray[np.uint8]
+    spec: FigureSpec, geometry: Geometry, color_table: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """The figure without a record: block names, captions, colour bars; uint8 RGB.
 
@@ -43,8 +43,8 @@ def draw_template(
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         figure = Figure((width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH)
-        for name, band in zip(layout.blocks, geometry.bands, strict=True):
-            _write_band(figure, name, band, layout)
+        for name, band in zip(spec.blocks, geometry.bands, strict=True):
+            _write_band(figure, name, band, spec)
         rgba = io.BytesIO()
         figure.savefig(rgba, format="rgba")
     pixels = np.frombuffer(rgba.getvalue(), np.uint8).reshape(height, width, 4)
@@ -54,12 +54,12 @@ def draw_template(
     return template
 
 
-def _write_band(figure: Figure, name: str, band: Band, layout: FigureLayout) -> None:
-    sizes = Sizes.for_width(layout.width_px)
+def _write_band(figure: Figure, name: str, band: Band, spec: FigureSpec) -> None:
+    sizes = Sizes.for_width(spec.width_px)
     heading = band.heading
     position = heading.left, baseline(heading, sizes.heading)
-    _place(figure, block_title(name, layout), position, sizes.heading, bold=True)
-    for caption, panel in zip(_captions(layout, band), band.panels, strict=True):
+    _place(figure, block_title(name, spec), position, sizes.heading, bold=True)
+    for caption, panel in zip(_captions(spec, band), band.panels, strict=True):
         line = band.caption(panel)
         text = fit_text(caption, load_font(sizes.caption), line.width)
         _place(figure, text, (line.left, baseline(line, sizes.caption)), sizes.caption)
@@ -74,26 +74,26 @@ def _write_colorbar_name(figure: Figure, bar: Rect, sizes: Sizes) -> None:
         _place(figure, names[0], foot, sizes.tick, upwards=True)
 
 
-def block_title(name: str, layout: FigureLayout) -> str:
+def block_title(name: str, spec: FigureSpec) -> str:
     """The name of a block, at most half as wide as the figure."""
-    font = load_font(Sizes.for_width(layout.width_px).heading, bold=True)
-    return fit_text(name, font, layout.width_px // 2)
+    font = load_font(Sizes.for_width(spec.width_px).heading, bold=True)
+    return fit_text(name, font, spec.width_px // 2)
 
 
-def _captions(layout: FigureLayout, band: Band) -> list[str]:
-    inputs = layout.frame_names or ("Input",)
-    heads = [layout.only_map or f"Head {number}" for number in range(1, layout.heads + 1)]
-    return [*inputs, *_mean_captions(layout, band), *heads]
+def _captions(spec: FigureSpec, band: Band) -> list[str]:
+    inputs = spec.frame_names or ("Input",)
+    heads = [spec.only_map or f"Head {number}" for number in range(1, spec.heads + 1)]
+    return [*inputs, *_mean_captions(spec, band), *heads]
 
 
-def _mean_captions(layout: FigureLayout, band: Band) -> list[str]:
+def _mean_captions(spec: FigureSpec, band: Band) -> list[str]:
     """Spelled out where the panels are wide enough for all."""
-    font = load_font(Sizes.for_width(layout.width_px).caption)
-    frames = [f", {printable(name)}" for name in layout.frame_names] or [""]
-    spelled_out = [f"{layout.mean_name}{frame}" for frame in frames]
+    font = load_font(Sizes.for_width(spec.width_px).caption)
+    frames = [f", {printable(name)}" for name in spec.frame_names] or [""]
+    spelled_out = [f"{spec.mean_name}{frame}" for frame in frames]
     if max(map(font.getlength, spelled_out)) <= band.means[0].width:
         return spelled_out
-    return [f"{layout.only_map or 'Mean'}{frame}" for frame in frames]
+    return [f"{spec.only_map or 'Mean'}{frame}" for frame in frames]
 
 
 def _place(

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         make_demo(source, options.ckpt, schedule=Schedule(), console=Console(highlight=False))
     except ArtifactGenError as error:
-        Console(stderr=True, highlight=False).print(error, markup=False)
+        Console(stderr=True, highlight=False).print(error, markup=False, soft_wrap=True)
         return error.exit_code
     return 0
 

@@ -191,7 +191,7 @@ def test_a_layer_that_computes_no_attention_is_refused():
     model = random_model("test_vit")
     with pytest.raises(ConfigError, match=r"blocks\.1\.mlp computes no attention"):
         forward(
-            model,
+            as_network(model),
             random_images(size=(160, 160)),
             taps=Taps(attention=(("blocks.1.mlp", class_row),)),
             classify=True,

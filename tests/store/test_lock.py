@@ -84,7 +84,7 @@ def test_a_second_run_is_refused_and_told_by_whom(path: Path) -> None:
 def test_a_lock_left_by_a_killed_process_is_free(path: Path) -> None:
     holder = take(path)
     holder.kill()
-    holder.wait()
+    holder.communicate()
     assert owner(path) is None
     with lock(path):
         assert f"pid {os.getpid()}" in (owner(path) or "")

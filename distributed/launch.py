@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +25,9 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line, and leave with its exit code."""
-    sys.exit(run_command(sys.argv[1:]))
+    code = run_command(sys.argv[1:])
+    gc.freeze()  # or the interpreter looks through all of torch once more, for a second
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,7 @@ def _options() -> list[str]:
     options: list[str] = []
     for file in files:
         group = "" if file.parent.name in (root.name, "artifact", "debug") else file.parent.name
+        group = f"pages.{file.stem}" if group == "page" else group
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         options += _dotted(content, group)
     return list(dict.fromkeys(options))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 PROGRAM = "generate_artifacts"
-_GROUPS = ("data", "model", "artifact", "page", "cluster")
+_GROUPS = ("data", "model", "artifact", "page", "cluster", "debug")
 _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<rest>.*)")
 
 
@@ -36,24 +37,27 @@ def _group(folder: Path) -> Iterator[str]:
     """Every file of a group, with its options as a command line names them."""
     for file in sorted(folder.glob("*.yaml")):
         lines = file.read_text(encoding="utf-8").splitlines()
-        title = [line.strip("# ") for line in lines if line.startswith("# ")]
-        package = next((line for line in title if line.startswith("@package")), folder.name)
-        yield f"{folder.name}={file.stem}: {' '.join(t for t in title if not t.startswith('@'))}"
+        head = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+        package = next((line for line in head if line.startswith("@package")), folder.name)
+        title = " ".join(line for line in head if line != package)
+        yield from textwrap.wrap(f"{folder.name}={file.stem}: {title}", 100, break_on_hyphens=False)
         section = package.removeprefix("@package ").removeprefix("_global_")
-        yield from _options([line for line in lines if not line.startswith("#")], section)
+        options = list(_options([line for line in lines if not line.startswith("#")], section))
+        width = max(len(option) for option, _ in options)
+        yield from (f"  {option:<{width}}  {comment}".rstrip() for option, comment in options)
         yield ""
 
 
-def _options(lines: list[str], section: str) -> Iterator[str]:
-    """`layer: auto  # …` below `gradcam:` as `  gradcam.layer: auto  # …`."""
+def _options(lines: list[str], section: str) -> Iterator[tuple[str, str]]:
+    """`layer: auto  # …` below `gradcam:` as `gradcam.layer: auto` and `# …`."""
     for line in lines:
-        match = _KEY.fullmatch(line)
+        content, hash_, comment = line.partition("#")
+        match = _KEY.fullmatch(content.rstrip())
         if match is None:
-            if line.strip():
-                yield f"  {line.strip():>{len(line)}}"  # a comment that goes on
+            if comment:
+                yield "", hash_ + comment  # one that goes on
         elif not match["rest"].strip():
-            section = match["key"]
+            section = "" if match["key"] == "defaults" else match["key"]
         elif match["key"] != "_target_":
-            prefix = section if match["indent"] or section != match["key"] else ""
-            name = f"{prefix}.{match['key']}" if prefix else match["key"]
-            yield f"  {name}:{match['rest']}"
+            prefix = f"{section}." if match["indent"] or section else ""
+            yield f"{prefix}{match['key']}:{match['rest']}", hash_ + comment

@@ -6,7 +6,7 @@
     │   ├── DataError           the data set cannot be read as configured
     │   ├── CheckpointError     the checkpoint cannot be loaded or does not fit the model
     │   └── OutputError         the output directory cannot be used
-    ├── RecordError             one record cannot be used; it becomes a `Failure`, the run goes on
+    ├── RecordError             one record cannot be read; it becomes a `Failure`, the run goes on
     ├── UnsupportedError        a model cannot give this kind of artifact; the kind is skipped
     └── RunError                the run cannot be completed; it can be resumed
 
@@ -48,7 +48,7 @@ class OutputError(UsageError):
 
 
 class RecordError(ArtifactGenError):
-    """One record cannot be used. It becomes a `Failure`; the run goes on."""
+    """One record cannot be read. It becomes a `Failure`; the run goes on."""
 
 
 class UnsupportedError(ArtifactGenError):

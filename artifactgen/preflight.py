@@ -26,6 +26,7 @@ from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
 from artifactgen.models.audit import LoadAudit
 from artifactgen.models.loading import LoadedModel
+from artifactgen.store.output import is_called
 from artifactgen.types import Failure, Sample
 
 _RECORDS_TRIED = 32
@@ -138,9 +139,15 @@ def _measure(
     is_finite = finite_rows({name: row[None] for name, row in rows.items()}, 1).all()
     view = make_view(job, sample, rows) if is_finite else None
     for name, artifact in artifacts.items():
-        drawn = [] if view is None else [len(png) for _, png in artifact.draw(view, rows)]
+        drawn = dict(artifact.draw(view, rows)) if view is not None else {}
+        foreign = [path for path in drawn if not is_called(path, artifact.options.files)]
+        if foreign:
+            raise ConfigError(
+                f"{name} draws {foreign[0]}, and says in `files` that its pictures are called "
+                f"{', '.join(artifact.options.files) or 'nothing'}."
+            )
         cost.pictures += len(drawn) / shares[name]
-        cost.picture_bytes += sum(drawn) / shares[name]
+        cost.picture_bytes += sum(map(len, drawn.values())) / shares[name]
         cost.maps_bytes += sum(rows[map_].nbytes for map_ in artifact.maps) / shares[name]
     return cost
 

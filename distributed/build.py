@@ -15,7 +15,7 @@ from artifactgen.models.base import Family
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
 from artifactgen.store.calibrated import Calibrated
-from distributed.inputs import Inputs
+from distributed.inputs import Inputs, plain
 from distributed.instantiate import instantiate
 from distributed.run import Run
 from distributed.settings import Settings
@@ -62,7 +62,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         fingerprint=inputs.fingerprint,
         batch_size=settings.data.batch_size,
         reader_threads=settings.data.num_workers,
-        accelerator=settings.accelerator,
+        accelerator="gpu" if devices.kind == "cuda" else "cpu",
         precision=precision,
         compute_threads=threads_each,
         compiled=settings.model.compile,
@@ -70,6 +70,15 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         import_from=run.import_from,
     )
     return Built(job, loaded, asked)
+
+
+def resolved(built: Built) -> dict[str, Any]:
+    """What the settings came to, in plain types, with all that they leave to defaults."""
+    return {
+        "model": plain(built.job.model),
+        "normalization": plain(built.job.normalization),
+        "artifacts": {name: plain(options) for name, options in built.asked.items()},
+    }
 
 
 def build_artifacts(inputs: Inputs) -> dict[str, Artifact]:

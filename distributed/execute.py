@@ -7,25 +7,30 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import PurePosixPath
 
 from artifactgen.artifacts.base import Artifact
 from artifactgen.assembly import Assembly
 from artifactgen.device import Devices
-from artifactgen.errors import ConfigError, OutputError, RunError, UsageError
+from artifactgen.errors import OutputError, RunError, UsageError
 from artifactgen.pages.base import MergedRun, Page
 from artifactgen.plan import Scope
 from artifactgen.preflight import Preflight, preflight
 from artifactgen.reducer import merge
 from artifactgen.store.atomic import write_json
 from artifactgen.store.calibrated import Calibrated, recall, remember
+from artifactgen.store.fingerprint import difference
 from artifactgen.store.layout import Layout
 from artifactgen.store.ledger import committed
 from artifactgen.store.lock import lock
-from artifactgen.store.output import open_output, remove_owned
+from artifactgen.store.output import (
+    open_output,
+    refuse_other_settings,
+    remove_owned,
+    require_own,
+)
 from artifactgen.types import Receipt, Shard, Task
 from distributed import describe
-from distributed.build import build
+from distributed.build import build, resolved
 from distributed.finish import finish, recipe
 from distributed.progress import watch
 from distributed.run import Run
@@ -44,9 +49,11 @@ def execute(run: Run) -> None:
     runner = run.inputs.runner
     devices = runner.devices(run.settings.accelerator)
     workers = runner.staff(devices, tasks=sum(len(scope.shards) for scope in run.scopes))
-    before = None if run.changes() else recall(run.layout)
+    changes, there = run.changes(), recall(run.layout)
+    before = None if changes else there
     _check_device(run, before, devices)
     ready, calibrated = _prepare(run, devices, workers, before)
+    _check_resolved(run, before, calibrated)
     patterns = _patterns(run, ready)
     if run.settings.dry_run:
         for line in describe.plan(run, ready, workers, devices):
@@ -54,12 +61,12 @@ def execute(run: Run) -> None:
         log.info("dry_run: nothing was written.")
         return
     with _exclusively(run.layout):
-        _open(run, patterns)
-        if recall(run.layout) != before:
+        if (run.changes(), recall(run.layout)) != (changes, there):
             raise OutputError(
                 f"{run.layout.root}: another run has begun here meanwhile. "
                 "Run the same command again."
             )
+        _open(run, patterns)
         remember(run.layout, calibrated)
         _do(run, ready, devices)
 
@@ -77,7 +84,17 @@ def _prepare(
     for line in describe.artifacts(run, ready):
         log.info(line)
     found, precision = ready.job.artifacts, built.job.precision
-    return ready, Calibrated.of(built.asked, found, device=devices.kind, precision=precision)
+    calibrated = Calibrated.of(
+        built.asked, found, device=devices.kind, precision=precision, resolved=resolved(built)
+    )
+    return ready, calibrated
+
+
+def _check_resolved(run: Run, before: Calibrated | None, now: Calibrated) -> None:
+    """Refuse to go on where a default of a class or of timm is another than it was."""
+    changes = [] if before is None else difference(before.resolved, now.resolved)
+    if changes:
+        refuse_other_settings(run.layout, changes)
 
 
 def _check_device(run: Run, before: Calibrated | None, devices: Devices) -> None:
@@ -96,10 +113,7 @@ def _patterns(run: Run, ready: Preflight) -> list[str]:
     owners: list[tuple[str, Artifact | Page]] = [*ready.job.artifacts.items()]
     owners += run.inputs.pages.items()
     for name, owner in owners:
-        for pattern in owner.files:
-            path = PurePosixPath(pattern)
-            if path.is_absolute() or ".." in path.parts or path.parts[0].startswith("*"):
-                raise ConfigError(f"{name}: files={pattern!r} is not the name of files of its own.")
+        require_own(name, owner.files)
     return [pattern for _, owner in owners for pattern in owner.files]
 
 
@@ -139,10 +153,12 @@ def _do(run: Run, ready: Preflight, devices: Devices) -> None:
         log.info(line)
     if not run.settings.record_id:
         layout.success.unlink(missing_ok=True)
+    if not run.settings.record_id:
+        for scope in run.scopes if run.pages_changed() else open_scopes:
+            for page in pages:
+                page.path(layout, scope.name).unlink(missing_ok=True)
     for scope in open_scopes:
         layout.scope(scope.name).result.unlink(missing_ok=True)
-        for page in pages:
-            page.path(layout, scope.name).unlink(missing_ok=True)
         scope_plan = {"shards": len(scope.shards), "records": scope.records}
         write_json(layout.scope(scope.name).plan, scope_plan, temp_dir=layout.temp)
     with run.clock("shards"):
@@ -180,6 +196,7 @@ def _write_pages(run: Run, merged: MergedRun) -> None:
         for scope in run.scopes:
             if page.is_due(run.layout, scope.name):
                 page.write(merged, scope.name)
+    write_json(run.layout.pages, run.page_options(), temp_dir=run.layout.temp)
 
 
 def _done_before(run: Run, scopes: Sequence[Scope]) -> dict[Shard, Receipt]:

@@ -9,10 +9,11 @@ from typing import Any
 from artifactgen.clock import Clock
 from artifactgen.errors import OutputError
 from artifactgen.plan import Scope, plan_records, plan_splits
+from artifactgen.store.atomic import read_json
 from artifactgen.store.layout import REPORTS, Layout
 from artifactgen.store.output import difference_to, refuse_other_settings
 from artifactgen.store.results import merged
-from distributed.inputs import Inputs
+from distributed.inputs import Inputs, plain
 from distributed.settings import Settings
 
 
@@ -54,6 +55,18 @@ class Run:
             )
         return changes
 
+    def page_options(self) -> dict[str, Any]:
+        """What the pages are drawn with, in plain types."""
+        pages = self.settings.pages.items()
+        return {name: {"_target_": page.target, **plain(page.options)} for name, page in pages}
+
+    def pages_changed(self) -> bool:
+        """Whether the pages that are there were drawn with other options."""
+        try:
+            return bool(read_json(self.layout.pages) != self.page_options())
+        except (FileNotFoundError, ValueError):
+            return True
+
     def is_complete(self) -> bool:
         """Whether everything is there that was asked for, made with these settings."""
         results = [self.result(scope.name) for scope in self.scopes]
@@ -61,6 +74,8 @@ class Run:
             return all(result is not None and not result["failures"] for result in results)
         reports = (self.layout.root / name for name in REPORTS)
         if None in results or not all(report.exists() for report in reports):
+            return False
+        if self.pages_changed():
             return False
         return not any(
             page.is_due(self.layout, scope.name)

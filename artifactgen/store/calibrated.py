@@ -24,16 +24,24 @@ class Calibrated:
     device: str
     """Kind of the devices that compute: `cpu` or `cuda`."""
     precision: str
+    resolved: Mapping[str, Any]
+    """Everything that the settings came to, with the defaults of their classes and of timm."""
     artifacts: Mapping[str, Mapping[str, Any]]
-    """Kind of artifact to the options that were decided, by name."""
+    """Kind of artifact to the options that were decided, by name; of JSON's plain types."""
 
     @classmethod
     def of(
-        cls, asked: Mapping[str, Any], found: Mapping[str, Any], *, device: str, precision: str
+        cls,
+        asked: Mapping[str, Any],
+        found: Mapping[str, Any],
+        *,
+        device: str,
+        precision: str,
+        resolved: Mapping[str, Any],
     ) -> Self:
         """What of the options that were asked for is different in those that were found."""
         changed = {name: _changed(asked[name], options) for name, options in found.items()}
-        return cls(device, precision, changed)
+        return cls(device, precision, resolved, changed)
 
     def options(self, asked: Mapping[str, Options]) -> dict[str, Options]:
         """The options that are asked for, with what was decided of them."""
@@ -46,9 +54,14 @@ class Calibrated:
 def recall(layout: Layout) -> Calibrated | None:
     """What was decided for a directory; None for a new one, and where the file is damaged."""
     try:
-        return Calibrated(**read_json(layout.calibrated))
+        found = Calibrated(**read_json(layout.calibrated))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+    texts, mappings = (found.device, found.precision), (found.resolved, found.artifacts)
+    has_form = all(isinstance(text, str) for text in texts) and all(
+        isinstance(value, dict) for value in (*mappings, *(mappings[1] or {}).values())
+    )
+    return found if has_form else None
 
 
 def remember(layout: Layout, calibrated: Calibrated) -> None:

@@ -88,6 +88,11 @@ class Layout:
         return self.state / "owned.json"
 
     @property
+    def pages(self) -> Path:
+        """The options with which the pages that are there were drawn."""
+        return self.state / "pages.json"
+
+    @property
     def success(self) -> Path:
         return self.root / "_SUCCESS.json"
 

@@ -6,10 +6,10 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from artifactgen.errors import OutputError
+from artifactgen.errors import ConfigError, OutputError
 from artifactgen.store.atomic import read_json, write_json
 from artifactgen.store.fingerprint import difference
 from artifactgen.store.layout import MERGED_FILES, REPORTS, STATE_DIR, Layout
@@ -114,12 +114,40 @@ def owned_patterns(layout: Layout) -> tuple[str, ...]:
     return (*REPORTS, *MERGED_FILES, *_recorded_patterns(layout))
 
 
+def require_own(name: str, patterns: Iterable[str]) -> None:
+    """`ConfigError` where a kind or page calls files its own that may be somebody else's.
+
+    A pattern is of one depth, and begins with a name: a folder of its own, or the beginning of a
+    file's.
+    """
+    taken = {STATE_DIR, *REPORTS, *(Path(pattern).parts[0] for pattern in MERGED_FILES)}
+    for pattern in patterns:
+        path = PurePosixPath(pattern)
+        first, *rest = path.parts or ("",)
+        wild = [index for index, char in enumerate(first) if char in "*?["]
+        named = bool(first) and first not in taken and (not wild if rest else 0 not in wild)
+        if not named or path.is_absolute() or not {"..", "**"}.isdisjoint(path.parts):
+            raise ConfigError(
+                f"{name}: files={pattern!r}: give names of its own, such as {name}/*.png."
+            )
+
+
+def is_called(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a file, relative to the output directory, is called as one of the patterns says."""
+    parts = PurePosixPath(path).parts
+    return any(
+        len(parts) == len(wanted := PurePosixPath(pattern).parts)
+        and all(map(fnmatchcase, parts, wanted))
+        for pattern in patterns
+    )
+
+
 def _recorded_patterns(layout: Layout) -> list[str]:
     try:
         recorded: list[str] = read_json(layout.owned)
     except (FileNotFoundError, ValueError):
         return []
-    return recorded
+    return [pattern for pattern in recorded or () if isinstance(pattern, str)]
 
 
 def foreign_files(layout: Layout) -> list[str]:

@@ -37,6 +37,8 @@ def commands(folder: Path) -> Mapping[str, tuple[Command, int, str, float]]:
         "--version": (["-m", "distributed.launch", "--version"], 0, TORCH, 0.15),
         "unknown option": (program("data.batchsize=3"), 2, TORCH, 0.5),
         "wrong value": (program("data.batch_size=-3"), 2, TORCH, 0.5),
+        "wrong value of a kind's option": (program("gradcam.style=bogus"), 2, TORCH, 0.5),
+        "unknown backbone": (program("model.backbone=vit_tinny"), 2, TORCH, 0.5),
         "missing experiment": (["-m", "distributed.launch", "experiment=none"], 2, TORCH, 0.5),
         "missing checkpoint": (program("ckpt_path=nowhere.ckpt"), 2, TORCH, 0.5),
         "missing data": (program("data=hdf5", "data.path=nowhere.h5"), 2, TORCH, 0.5),

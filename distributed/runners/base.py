@@ -59,7 +59,7 @@ class Runner(ABC):
                 raise ConfigError(f"cluster.{name}={value}: must be 1 or more.")
 
     def devices(self, accelerator: Accelerator) -> Devices:
-        """The devices that will compute. Nobody else asks: the driver may have others, or none.
+        """The devices that will compute. The driver may have others, or none; it asks here alone.
 
         Raises:
             ConfigError: there are none such.

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 class Inline(Runner):
     """A `for` loop over one worker."""
 
-    def staff(self, devices: Devices, *, tasks: int) -> Workers:
+    def __post_init__(self) -> None:
+        Runner.__post_init__(self)
         if self.workers not in (None, 1):
             raise ConfigError(
                 f"cluster.workers={self.workers}: in one process there is one. Set cluster=ray."
             )
+
+    def staff(self, devices: Devices, *, tasks: int) -> Workers:
         return Workers(1, self.threads(1), "in this process", in_this_process=True)
 
     def run(

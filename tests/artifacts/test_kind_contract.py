@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pickle
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject, View
 from artifactgen.introspect.forward import forward
 from artifactgen.models.base import Network
 from artifactgen.models.timm import as_network
+from artifactgen.store.output import is_called
 from artifactgen.types import Sample
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "artifact"
@@ -144,7 +144,7 @@ def test_pictures_lie_where_the_kind_says(
     patterns = type(bound.options).files
     assert bool(drawn) == bool(patterns)
     for path, png in drawn.items():
-        assert any(fnmatchcase(path, pattern) for pattern in patterns)
+        assert is_called(path, patterns)
         assert (tmp_path / path).resolve().is_relative_to(tmp_path)
         assert png.startswith(b"\x89PNG")
 

@@ -29,7 +29,6 @@ EXAMPLES = re.findall(r"^`(\S+)`\n```\w+\n(.*?)^```", PAGE.read_text("utf-8"), r
 FOLDER = """\
 # @package _global_
 defaults:
-  - embeddings/default
   - override /model: any_module
   - override /data: my_folder
   - _self_

@@ -211,3 +211,17 @@ def test_records_that_failed_are_not_on_it(workspace: Workspace, tmp_path: Path)
         for split in SPLITS
     }
     assert heights["test"] < 400 < heights["val"]
+
+
+def test_other_options_of_a_page_draw_it_anew_and_nothing_else(
+    workspace: Workspace, finished: Workspace
+) -> None:
+    shutil.copytree(finished.output, workspace.output)
+    before = snapshot(workspace.output)
+    outcome = workspace.run(EXPERIMENT, CKPT, "pages.overview.records=2")
+    assert outcome.exit_code == 0, outcome.text
+    after = snapshot(workspace.output)
+    changed = {name for name in after if name.endswith(".png") and after[name] != before[name]}
+    assert changed == set(ALL)
+    again = workspace.run(EXPERIMENT, CKPT, "pages.overview.records=2")
+    assert "Complete: nothing to do." in again.text

@@ -254,3 +254,24 @@ def test_a_damaged_record_of_what_was_calibrated_is_made_anew(workspace: Workspa
     outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
     assert outcome.exit_code == 0, outcome.text
     assert json.loads(path.read_text("utf-8"))["artifacts"]["gradcam"]["route"] == "class_token"
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '{"device": 1}', '{"artifacts": null}'])
+def test_what_was_calibrated_is_read_without_trust(workspace: Workspace, content: str) -> None:
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[train]").exit_code == 0
+    path = workspace.output / ".artifactgen" / "calibrated.json"
+    path.write_text(content, "utf-8")
+    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+    assert outcome.exit_code == 0, outcome.text
+
+
+def test_a_default_that_is_another_now_is_noticed(workspace: Workspace) -> None:
+    """As after an update of timm, or of a class of the user's."""
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[train]").exit_code == 0
+    path = workspace.output / ".artifactgen" / "calibrated.json"
+    calibrated = json.loads(path.read_text("utf-8"))
+    calibrated["resolved"]["normalization"]["mean"] = [0.4, 0.4, 0.4]
+    path.write_text(json.dumps(calibrated), "utf-8")
+    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+    assert outcome.exit_code == 2
+    assert "normalization.mean: [0.4, 0.4, 0.4] → [0.5, 0.5, 0.5]" in outcome.text

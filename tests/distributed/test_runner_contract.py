@@ -62,8 +62,9 @@ def test_bytes_do_not_depend_on_how_many_tasks_are_left(runner: Runner) -> None:
 
 
 def test_more_workers_than_gpus_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"cluster\.workers=5"):
-        make(name, workers=5).staff(FOUR_GPUS, tasks=100)
+    with pytest.raises(ConfigError, match=r"cluster\.workers=5"):  # noqa: PT012
+        runner = make(name, workers=5)
+        runner.staff(FOUR_GPUS, tasks=100)
 
 
 def test_a_worker_for_each_gpu() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pickle
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import yaml
 
 from artifactgen.pages.base import Page
 from artifactgen.store.layout import Layout
+from artifactgen.store.output import is_called
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "page"
 
@@ -39,7 +39,7 @@ def test_its_file_is_its_own_and_inside(page: Page, split: str, tmp_path: Path) 
     path = page.path(layout, split)
     inside = str(path.relative_to(layout.root))
     assert path.resolve().is_relative_to(layout.root)
-    assert any(fnmatchcase(inside, pattern) for pattern in page.files)
+    assert is_called(inside, page.files)
     assert page.is_due(layout, split)
     path.parent.mkdir(parents=True)
     path.touch()

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from artifactgen.errors import OutputError
+from artifactgen.errors import ConfigError, OutputError
 from artifactgen.store.layout import REPORTS, Layout
 from artifactgen.store.output import (
     check_output,
     difference_to,
     foreign_files,
+    is_called,
     open_output,
     refuse_other_settings,
     remove_owned,
+    require_own,
 )
 
 OURS = (
@@ -91,7 +93,7 @@ def test_the_data_set_is_never_written_to(tmp_path: Path) -> None:
 CHECK_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from artifactgen.errors import OutputError
+from artifactgen.errors import ConfigError, OutputError
 from artifactgen.store.layout import Layout
 from artifactgen.store.output import check_output
 if os.getuid() == 0:
@@ -177,3 +179,28 @@ def test_the_output_directories_of_a_sweep_are_not_foreign(tmp_path: Path) -> No
         check_output(layout, data_root=None)
     layout.state.mkdir()
     assert foreign_files(layout) == []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("", "*", "?*", "*/x.png", "e*/x.png", "edges/**/*.png", "/etc/*", "../x", "a/../x"),
+        *(".artifactgen/*", "embeddings/*", "maps/*.png", "run.json"),
+    ],
+)
+def test_files_of_others_cannot_be_called_ones_own(pattern: str) -> None:
+    with pytest.raises(ConfigError, match=r"edges: files=.*such as edges/\*\.png"):
+        require_own("edges", [pattern])
+
+
+def test_names_of_ones_own() -> None:
+    require_own("edges", ["edges/*.png", "edges/*/class_*.png", "overview_*.png"])
+    assert is_called("edges/a.png", ["edges/*.png"])
+    assert not is_called("edges/a/b.png", ["edges/*.png"]), "as a removal finds them"
+    assert not is_called("x/edges/a.png", ["edges/*.png"])
+
+
+def test_a_damaged_list_of_ones_own_is_none(filled: Layout) -> None:
+    for content in ("null", "{", "[1]"):
+        filled.owned.write_text(content)
+        assert "gradcam" in foreign_files(filled)

@@ -97,7 +97,7 @@ def test_failures_csv_is_read_back_by_any_reader(reported: Layout) -> None:
 
 def test_the_summary_says_it_to_a_person(reported: Layout) -> None:
     text = (reported.root / "summary.md").read_text("utf-8")
-    assert "3 batches were halved for want of memory on the device." in text
+    assert "3 batches were halved because memory on the device ran out." in text
     for fact in (
         "2 records, 3 failed, 2 pictures",
         FACTS.command,

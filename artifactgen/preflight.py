@@ -22,6 +22,7 @@ from artifactgen.artifacts.base import BoundArtifact, Excerpts
 from artifactgen.assembly import Assembly, bind_artifacts, make_engine, make_view, subject_of
 from artifactgen.engine import finite_rows
 from artifactgen.errors import ConfigError, DataError
+from artifactgen.introspect.grid import require_layer
 from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
 from artifactgen.models.audit import LoadAudit
@@ -84,6 +85,9 @@ def preflight(job: Job, loaded: LoadedModel) -> Preflight:
         raise ConfigError(f"The model can give nothing of what is asked for: {reasons}.")
     if job.compute_threads is not None:
         torch.set_num_threads(job.compute_threads)
+    for name, artifact in bound.items():
+        for path in artifact.calibration_taps.paths:
+            require_layer(subject.model, path, option=f"{name}.layer")
     on_cpu = replace(job, accelerator="cpu", precision="32-true", compiled=False)
     samples = _usable(_first_readable(job))
     engine = make_engine(on_cpu, Assembly(subject, bound))

@@ -48,10 +48,9 @@ def model(built: Built) -> Iterator[str]:
 def artifacts(run: Run, ready: Preflight) -> Iterator[str]:
     """What is made, and of which layers."""
     for name, status in ready.status.items():
-        details = ", ".join(f"{key} {value}" for key, value in ready.resolved.get(name, {}).items())
-        yield f"Artifact: {name}" + (
-            f", {details}" if status == SUPPORTED else f" SKIPPED: {status}"
-        )
+        details = [f"{key} {value}" for key, value in ready.resolved.get(name, {}).items()]
+        made = ", ".join([name, *details])
+        yield f"Artifact: {made if status == SUPPORTED else f'{name} SKIPPED: {status}'}"
     if run.inputs.switched_off:
         yield f"Artifact: {', '.join(run.inputs.switched_off)} switched off"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from artifactgen import __version__
 from distributed.usage import usage
@@ -15,12 +16,19 @@ def run_command(arguments: Sequence[str]) -> int:
     if list(arguments) == ["--version"]:
         sys.stdout.write(f"artifactgen {__version__}\n")
         return 0
-    if list(arguments) in (["--help"], ["-h"]):
-        sys.stdout.write(usage())
+    if "--help" in arguments or "-h" in arguments:
+        sys.stdout.write(usage(_own_config_dir(arguments)))
         return 0
     from distributed.cli import run_hydra  # half a second that help need not wait for
 
     return run_hydra(arguments)
+
+
+def _own_config_dir(arguments: Sequence[str]) -> Path | None:
+    """What follows `--config-dir`, or `-cd`."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    places = [i + 1 for i, word in enumerate(words) if word in ("--config-dir", "-cd")]
+    return next((Path(words[i]) for i in places if i < len(words)), None)
 
 
 def main() -> None:

@@ -18,17 +18,26 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
 
 
-def usage() -> str:
-    """The shape of a command, every root option, and the options of each group's files."""
+def usage(own: Path | None = None) -> str:
+    """The shape of a command, every root option, and the options of each group's files.
+
+    Args:
+        own: the user's `--config-dir`, whose groups are shown as well.
+    """
     options = (config_dir() / "artifacts.yaml").read_text(encoding="utf-8")
     first, last = "# The trained model", "\nhydra:"
-    groups = "\n".join(line for group in _GROUPS for line in _group(config_dir() / group))
+    roots = [root for root in (config_dir(), own) if root is not None]
+    listed = (line for group in _GROUPS for root in roots for line in _group(root / group))
+    groups = "\n".join(listed)
     return (
         f"{PROGRAM} experiment=<name> ckpt_path=<file> [option=value …]\n"
         f"{PROGRAM} --config-dir <your folder> experiment=<name> ckpt_path=<file> …\n\n"
         "With an experiment, --cfg job prints every option, and dry_run=true what would be done.\n"
         "The root options, with their defaults:\n\n"
         f"{options[options.index(first) : options.index(last)]}\n"
+        "One choice of each group is taken (data=hdf5); of artifact and page a list\n"
+        "(artifact=[embeddings,gradcam], page=[]). An experiment chooses; else it is "
+        "data=cmr_acdc\nmodel=timm cluster=local. With -m, a=1,2 is one run for each value.\n\n"
         f"{groups}"
     )
 
@@ -43,7 +52,7 @@ def _group(folder: Path) -> Iterator[str]:
         yield from textwrap.wrap(f"{folder.name}={file.stem}: {title}", 100, break_on_hyphens=False)
         section = package.removeprefix("@package ").removeprefix("_global_")
         options = list(_options([line for line in lines if not line.startswith("#")], section))
-        width = max(len(option) for option, _ in options)
+        width = max((len(option) for option, _ in options), default=0)
         yield from (f"  {option:<{width}}  {comment}".rstrip() for option, comment in options)
         yield ""
 

@@ -41,7 +41,8 @@ LAYERS: dict[str, set[str]] = {
     "worker": {"assembly", "clock", "device", "engine", "job", "shard", "store", "types"},
     "reducer": {"embeddings", "plan", "store", "types"},
     "preflight": {
-        *("artifacts", "assembly", "engine", "errors", "introspect", "job", "models", "types"),
+        *("artifacts", "assembly", "engine", "errors", "introspect", "job", "models"),
+        *("store", "types"),
     },
     "pages": {"artifacts", "job", "rendering", "store", "types"},
     "demo": {"clock", "data", "errors", "models", "store", "types"},

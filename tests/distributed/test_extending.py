@@ -144,3 +144,22 @@ def test_a_class_that_is_not_there_is_named(project: Workspace) -> None:
     assert outcome.exit_code == 2
     assert "other._target_=nowhere.Other: cannot be imported" in outcome.text
     assert not project.output.exists()
+
+
+def test_a_layer_that_the_model_does_not_have_is_wrong_use(project: Workspace) -> None:
+    options = ["artifact=[embeddings,edges]", "edges.layer=blocks.9"]
+    outcome = project.run(EXPERIMENT, CKPT, *options)
+    assert outcome.exit_code == 2, outcome.text
+    assert "edges.layer=blocks.9: VisionTransformer has no such module." in outcome.text
+    assert not project.output.exists()
+
+
+@pytest.mark.parametrize("flags", [["--help"], [EXPERIMENT, "-h"]], ids=str)
+def test_help_shows_what_is_ones_own(
+    project: Workspace, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    assert project.run(*flags).exit_code == 0
+    text = capsys.readouterr().out
+    assert "model=timm: Any timm architecture." in text
+    assert re.search(r"edges\.layer: stem +# module path of the layer", text)
+    assert "model.classifier: classifier" in text

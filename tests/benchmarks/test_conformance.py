@@ -35,6 +35,8 @@ def test_the_quick_ones_are_one_of_each_layout_route_and_query():
     assert len(QUICK) >= 20
 
 
+# timm has a new name for one of them; the table goes by the one that people know.
+@pytest.mark.filterwarnings("ignore:Mapping deprecated model name:UserWarning")
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_equals_the_references(case: Case):
     outcome = check(case)

@@ -28,11 +28,10 @@ from artifactgen.job import Job
 from artifactgen.models.audit import LoadAudit
 from artifactgen.models.loading import LoadedModel
 from artifactgen.store.output import is_called
-from artifactgen.types import Failure, Sample
+from artifactgen.types import SUPPORTED, Failure, Sample
 
 _RECORDS_TRIED = 32
 _RECORDS_USED = 4
-SUPPORTED = "ok"
 
 
 @dataclass(slots=True)

@@ -17,6 +17,9 @@ Image = NDArray[Any]
 
 UNKNOWN_LABEL = -1
 
+SUPPORTED = "ok"
+"""Status of a kind of artifact that the model can give; else it says why not."""
+
 Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 """In Lightning's spelling."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from artifactgen.plan import Scope
 from artifactgen.store.layout import Layout
-from artifactgen.types import Receipt, Shard, Task
+from artifactgen.types import SUPPORTED, Receipt, Shard, Task
 from distributed.progress import duration
 from distributed.run import Run
 from distributed.runners.base import Workers
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from artifactgen.device import Devices
     from artifactgen.preflight import Preflight
     from distributed.build import Built
-
-SUPPORTED = "ok"
 
 
 def inputs(run: Run) -> Iterator[str]:

@@ -24,7 +24,6 @@ from artifactgen.store.ledger import committed
 from artifactgen.store.lock import lock
 from artifactgen.store.output import (
     open_output,
-    refuse_other_settings,
     remove_owned,
     require_own,
 )
@@ -94,7 +93,11 @@ def _check_resolved(run: Run, before: Calibrated | None, now: Calibrated) -> Non
     """Refuse to go on where a default of a class or of timm is another than it was."""
     changes = [] if before is None else difference(before.resolved, now.resolved)
     if changes:
-        refuse_other_settings(run.layout, changes)
+        raise OutputError(
+            f"{run.layout.root} was begun with other defaults behind the same settings:\n"
+            + "".join(f"  {line}\n" for line in changes)
+            + "Go on with the versions that began it, or give another output_dir."
+        )
 
 
 def _check_device(run: Run, before: Calibrated | None, devices: Devices) -> None:
@@ -153,7 +156,6 @@ def _do(run: Run, ready: Preflight, devices: Devices) -> None:
         log.info(line)
     if not run.settings.record_id:
         layout.success.unlink(missing_ok=True)
-    if not run.settings.record_id:
         for scope in run.scopes if run.pages_changed() else open_scopes:
             for page in pages:
                 page.path(layout, scope.name).unlink(missing_ok=True)

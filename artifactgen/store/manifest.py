@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from artifactgen.store.atomic import replacing
 from artifactgen.store.rows import Row
 from artifactgen.store.text import storable
+from artifactgen.types import SUPPORTED
 
 _ROWS_PER_GROUP = 65_536
-DONE, FAILED = "ok", "failed"
+FAILED = "failed"
 
 
 def schema(kinds: Sequence[str]) -> pa.Schema:
@@ -51,7 +52,7 @@ def manifest_row(row: Row, *, pt_row: int | None, status: dict[str, str]) -> dic
         "label": None if failed else row.label,
         "prediction": row.prediction,
         "error": storable(f"{row.failure.stage}: {row.failure.reason}") if row.failure else None,
-        **{k: FAILED if failed and s == DONE else s for k, s in status.items()},
+        **{k: FAILED if failed and s == SUPPORTED else s for k, s in status.items()},
         **{f"{kind}_files": list((row.files or {}).get(kind, ())) for kind in status},
     }
 

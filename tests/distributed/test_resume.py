@@ -275,3 +275,4 @@ def test_a_default_that_is_another_now_is_noticed(workspace: Workspace) -> None:
     outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
     assert outcome.exit_code == 2
     assert "normalization.mean: [0.4, 0.4, 0.4] → [0.5, 0.5, 0.5]" in outcome.text
+    assert "Go on with the versions that began it" in outcome.text

@@ -90,7 +90,9 @@ def make_view(job: Job, sample: Sample, arrays: Mapping[str, NDArray[Any]]) -> V
     prediction = arrays.get("predictions")
     return View(
         sample=sample,
-        images=display_images(sample.image_CHW, job.catalog.frame_names),
+        images=display_images(
+            sample.image_CHW, job.catalog.frame_names, max_value=job.normalization.max_value
+        ),
         label=names[sample.label] if sample.label != UNKNOWN_LABEL else None,
         prediction=None if prediction is None else job.classes[int(prediction)],
         probability=float(arrays.get("probabilities", np.nan)),

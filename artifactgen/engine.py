@@ -28,14 +28,20 @@ _SPATIAL_CONVOLUTIONS = 4
 class Normalization:
     """Preprocessing on the device.
 
-    Integer images are scaled to [0, 1] by the range of their type and normalised. Floating ones
-    are taken as they are, unless mean and std were asked for.
+    Integer images are scaled to [0, 1], 1 being white, and normalised. Floating ones are taken as
+    they are, unless mean and std were asked for.
     """
 
     mean: tuple[float, ...]
     """For each channel, or one for all."""
     std: tuple[float, ...]
     of_floats: bool = False
+    max_value: int | None = None
+    """White of integer images; None = the largest value of their type."""
+
+    def white(self, dtype: np.dtype[Any]) -> int:
+        """The value of integer images that is white."""
+        return int(np.iinfo(dtype).max) if self.max_value is None else self.max_value
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) of any type to float32."""
@@ -43,7 +49,7 @@ class Normalization:
         if images_BCHW.is_floating_point() and not self.of_floats:
             return x_BCHW
         if not images_BCHW.is_floating_point():
-            x_BCHW = x_BCHW / torch.iinfo(images_BCHW.dtype).max
+            x_BCHW = x_BCHW / (self.max_value or torch.iinfo(images_BCHW.dtype).max)
         return (x_BCHW - self._per_channel(self.mean, x_BCHW)) / self._per_channel(self.std, x_BCHW)
 
     @staticmethod

@@ -10,6 +10,7 @@ from artifactgen import __version__
 from artifactgen.artifacts.base import Artifact
 from artifactgen.data.base import Catalog, Source
 from artifactgen.engine import Normalization
+from artifactgen.labels import Labels
 from artifactgen.models.base import Family
 from artifactgen.models.file import CheckpointFile
 from artifactgen.store.layout import Layout
@@ -27,6 +28,8 @@ class Job:
     checkpoint: CheckpointFile
     classes: tuple[str, ...]
     """Names of the classifier's outputs."""
+    labels: Labels
+    """How the data set's labels stand to them."""
     normalization: Normalization
     artifacts: Mapping[str, Artifact]
     output_dir: Path

@@ -4,12 +4,13 @@ The artifacts are bound to the model, what only real images can tell is decided 
 and one record is computed and drawn, on the CPU. What is wrong with the configuration, the data set
 or the checkpoint shows here, within seconds, and not after hours in a queue. At most four small
 forward passes are made: one to look into the model, one or two for where gradients flow, and one of
-the first records, which serves calibration and trial.
+the first records, which serves calibration and trial; then some more records are classified, for as
+long as that takes but seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -18,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artifactgen.artifacts.base import BoundArtifact, Excerpts
+from artifactgen.artifacts.base import BoundArtifact, Excerpts, View
 from artifactgen.assembly import Assembly, bind_artifacts, make_engine, make_view, subject_of
 from artifactgen.engine import finite_rows
-from artifactgen.errors import ConfigError, DataError
+from artifactgen.errors import ConfigError, DataError, RecordError
+from artifactgen.firstlook import FirstLook, look
 from artifactgen.introspect.grid import require_layer
 from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
@@ -32,6 +34,7 @@ from artifactgen.types import SUPPORTED, Failure, Sample
 
 _RECORDS_TRIED = 32
 _RECORDS_USED = 4
+RECORDS_LOOKED_AT = 32
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class Preflight:
     """Of pictures and embedding, as measured on one record."""
     peak_bytes_per_record: int
     """Likewise while shards are merged, when embeddings are there three times; with maps."""
+    first_look: FirstLook
+    """What some records say of the set-up."""
     _assembly: Assembly | None
 
     def take_assembly(self) -> Assembly:
@@ -67,12 +72,13 @@ class Preflight:
         return assembly
 
 
-def preflight(job: Job, loaded: LoadedModel) -> Preflight:
+def preflight(job: Job, loaded: LoadedModel, *, records: int = RECORDS_LOOKED_AT) -> Preflight:
     """Take the first records all the way.
 
     Args:
         job: what is to be done; not yet calibrated.
         loaded: its model, on the CPU.
+        records: how many to look at for what is wrong with the set-up.
 
     Raises:
         UsageError: the data set, the checkpoint or an option is not usable.
@@ -98,7 +104,9 @@ def preflight(job: Job, loaded: LoadedModel) -> Preflight:
     tensors = tried.compute(forward_pass)
     arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     shares = {name: trial.share for name, trial in trials.items()}
-    cost = _measure(on_cpu, samples[0], tried.artifacts, shares, arrays)
+    cost = _measure(on_cpu, samples, tried.artifacts, shares, arrays)
+    doubts = [d for name, artifact in tried.artifacts.items() for d in artifact.doubts(arrays)]
+    first_look = look(job, engine, samples, records=records)
     maps_bytes = cost.maps_bytes if job.save_maps else 0
     options = {name: artifact.options for name, artifact in calibrated.items()}
     return Preflight(
@@ -111,13 +119,14 @@ def preflight(job: Job, loaded: LoadedModel) -> Preflight:
         pictures_per_record=round(cost.pictures),
         bytes_per_record=round(cost.picture_bytes) + cost.embedding_bytes,
         peak_bytes_per_record=round(cost.picture_bytes + maps_bytes) + 3 * cost.embedding_bytes,
+        first_look=replace(first_look, doubts=(*first_look.doubts, *doubts)),
         _assembly=Assembly(subject, calibrated),
     )
 
 
 @dataclass(slots=True)
 class _Cost:
-    """What one record comes to; kinds that were tried in part are extrapolated."""
+    """What a record comes to, on the average; kinds that were tried in part are extrapolated."""
 
     embedding_shape: tuple[int, ...] | None = None
     embedding_bytes: int = 0
@@ -128,31 +137,44 @@ class _Cost:
 
 def _measure(
     job: Job,
-    sample: Sample,
+    samples: Sequence[Sample],
     artifacts: Mapping[str, BoundArtifact],
     shares: Mapping[str, float],
     arrays: Mapping[str, NDArray[Any]],
 ) -> _Cost:
-    """Draw the first record, and count."""
-    rows = {name: array[0] for name, array in arrays.items()}
+    """Draw the records, and count. Of those with NaN nothing is drawn: a run has them fail."""
     cost = _Cost()
-    if (embedding := rows.get("embeddings")) is not None:
-        cost.embedding_shape, cost.embedding_bytes = embedding.shape, embedding.nbytes
-    # Of a record of its own trouble nothing is drawn: the run will count it as a failure.
-    is_finite = finite_rows({name: row[None] for name, row in rows.items()}, 1).all()
-    view = make_view(job, sample, rows) if is_finite else None
+    if (embeddings := arrays.get("embeddings")) is not None:
+        cost.embedding_shape, cost.embedding_bytes = embeddings.shape[1:], embeddings[0].nbytes
+    finite = np.flatnonzero(finite_rows(arrays, len(samples))).tolist()
+    weight = 1 / max(len(finite), 1)
+    for i in finite:
+        rows = {name: array[i] for name, array in arrays.items()}
+        view = make_view(job, samples[i], rows)
+        for name, artifact in artifacts.items():
+            drawn = _draw(name, artifact, view, rows)
+            cost.pictures += weight * len(drawn) / shares[name]
+            cost.picture_bytes += weight * sum(map(len, drawn.values())) / shares[name]
     for name, artifact in artifacts.items():
-        drawn = dict(artifact.draw(view, rows)) if view is not None else {}
-        foreign = [path for path in drawn if not is_called(path, artifact.options.files)]
-        if foreign:
-            raise ConfigError(
-                f"{name} draws {foreign[0]}, and says in `files` that its pictures are called "
-                f"{', '.join(artifact.options.files) or 'nothing'}."
-            )
-        cost.pictures += len(drawn) / shares[name]
-        cost.picture_bytes += sum(map(len, drawn.values())) / shares[name]
-        cost.maps_bytes += sum(rows[map_].nbytes for map_ in artifact.maps) / shares[name]
+        cost.maps_bytes += sum(arrays[map_][0].nbytes for map_ in artifact.maps) / shares[name]
     return cost
+
+
+def _draw(
+    name: str, artifact: BoundArtifact, view: View, rows: Mapping[str, NDArray[Any]]
+) -> dict[str, bytes]:
+    """The pictures of a record; none of one that the kind cannot draw, which a run has fail."""
+    try:
+        drawn = dict(artifact.draw(view, rows))
+    except RecordError:
+        return {}
+    foreign = [path for path in drawn if not is_called(path, artifact.options.files)]
+    if foreign:
+        raise ConfigError(
+            f"{name} draws {foreign[0]}, and says in `files` that its pictures are called "
+            f"{', '.join(artifact.options.files) or 'nothing'}."
+        )
+    return drawn
 
 
 def _usable(samples: list[Sample]) -> list[Sample]:

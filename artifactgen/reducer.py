@@ -58,6 +58,7 @@ def merge(layout: Layout, scope: Scope, receipts: Sequence[Receipt], recipe: Rec
         "pictures": sum(receipt.pictures for receipt in receipts),
         "picture_bytes": sum(receipt.picture_bytes for receipt in receipts),
         "halved_batches": sum(receipt.halved_batches for receipt in receipts),
+        "empty_maps": dict(sum((Counter(receipt.empty_maps) for receipt in receipts), Counter())),
         "seconds": dict(sum((Counter(receipt.seconds) for receipt in receipts), Counter())),
         "files": [[file.path, file.size_bytes, file.sha256] for file in written],
     }

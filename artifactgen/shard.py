@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import BoundArtifact
 from artifactgen.job import Job
+from artifactgen.labels import Labels
 from artifactgen.store.ledger import committed_file
-from artifactgen.store.shardfile import ShardRows, write_maps, write_shard
+from artifactgen.store.shardfile import Picture, ShardRows, write_maps, write_shard
 from artifactgen.types import CommittedFile, Failure, Receipt, Sample, Task
 
 _ALWAYS = ("predictions",)
@@ -29,16 +31,23 @@ def kept_arrays(artifacts: Mapping[str, BoundArtifact], *, save_maps: bool) -> f
 class Drawn:
     """The pictures of one record, on disk."""
 
-    files: Mapping[str, Sequence[str]]
+    files: dict[str, list[str]] = field(default_factory=dict)
     """Artifact to paths relative to the output directory."""
-    sizes: Mapping[str, int]
-    """Path to bytes."""
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    """Path to what lies there."""
+
+    def add(self, artifact: str, path: str, content: bytes) -> None:
+        """Note a picture that was written."""
+        self.files.setdefault(artifact, []).append(path)
+        self.pictures[path] = Picture.of(content)
 
 
 @dataclass(slots=True)
 class GatheredShard:
     """The records of a shard, in the data set's order."""
 
+    labelling: Labels
+    """What the labels of samples are in the results."""
     kept: frozenset[str]
     """The arrays that go into files; the others have served once the pictures are drawn."""
     record_ids: list[str] = field(default_factory=list)
@@ -48,12 +57,21 @@ class GatheredShard:
     drawn: list[Drawn] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     halved_batches: int = 0
+    empty_maps: Counter[str] = field(default_factory=Counter)
+
+    def count_empty(
+        self, artifacts: Mapping[str, BoundArtifact], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Count the empty maps of a batch, by kind and by what they are of."""
+        for name, artifact in artifacts.items():
+            counts = artifact.count_empty(arrays)
+            self.empty_maps.update({f"{name}: {what}": n for what, n in counts.items() if n})
 
     def add(self, samples: Sequence[Sample], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add a batch; `arrays` have one row for each sample."""
         self.record_ids += [sample.record_id for sample in samples]
         self.positions += [sample.row for sample in samples]
-        self.labels += [sample.label for sample in samples]
+        self.labels += [self.labelling.of(sample.label) for sample in samples]
         if samples:
             self.batches.append({k: v for k, v in arrays.items() if k in self.kept})
 
@@ -79,15 +97,17 @@ class GatheredShard:
     ) -> Receipt:
         """What to report of the shard once its files are written."""
         wanted = task.record_ids
+        pictures = [picture for drawn in self.drawn for picture in drawn.pictures.values()]
         failures = (f for f in self.failures if not wanted or f.record_id in wanted)
         return Receipt(
             task.shard,
             records=len(self.record_ids),
             failures=tuple(sorted(failures, key=lambda failure: failure.row)),
             files=files,
-            pictures=sum(len(drawn.sizes) for drawn in self.drawn),
-            picture_bytes=sum(size for drawn in self.drawn for size in drawn.sizes.values()),
+            pictures=len(pictures),
+            picture_bytes=sum(picture.size_bytes for picture in pictures),
             halved_batches=self.halved_batches,
+            empty_maps=dict(self.empty_maps),
             seconds=dict(seconds),
         )
 
@@ -97,7 +117,7 @@ class GatheredShard:
         return ShardRows(
             record_ids=self.record_ids,
             files=[drawn.files for drawn in self.drawn],
-            sizes=[drawn.sizes for drawn in self.drawn],
+            pictures=[drawn.pictures for drawn in self.drawn],
             columns={**index, **self._columns(*kept, *_ALWAYS)},
         )
 

@@ -52,6 +52,8 @@ class Sample:
     """Position in the split."""
     image_CHW: Image
     label: int = UNKNOWN_LABEL
+    stored_size: tuple[int, int] | None = None
+    """(H, W) in pixels before the source resized the image, for people; None = not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class Receipt:
     picture_bytes: int = 0
     halved_batches: int = 0
     """Batches for which the device had not enough memory."""
+    empty_maps: Mapping[str, int] = field(default_factory=dict)
+    """Of how many records a map is empty, by kind and what it is of: `gradcam: class NOR`."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by stage: read (waiting for readers), compute, write (waiting for writers), …"""
 

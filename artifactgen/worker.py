@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import cv2
@@ -24,6 +25,7 @@ from artifactgen.assembly import Assembly, assemble, make_engine, make_view
 from artifactgen.clock import Clock
 from artifactgen.device import make_reproducible
 from artifactgen.engine import InFlight, finite_rows
+from artifactgen.errors import RecordError
 from artifactgen.job import Job
 from artifactgen.shard import Drawn, GatheredShard, kept_arrays
 from artifactgen.store.atomic import sync_filesystem, write_bytes
@@ -35,6 +37,15 @@ Batch = tuple[list[Sample], list[Failure]]
 Started = tuple[list[Sample], list[Failure], InFlight | None]
 Item = TypeVar("Item")
 _BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """A batch whose pictures are being drawn."""
+
+    samples: Sequence[Sample] = ()
+    arrays: Arrays = field(default_factory=dict)
+    futures: Sequence[Future[Drawn | Failure]] = ()
 
 
 class Worker:
@@ -64,25 +75,21 @@ class Worker:
 
     def __call__(self, task: Task) -> Receipt:
         """Do one shard and commit it. Failed records are in the receipt; anything else raises."""
-        clock, gathered = Clock(), GatheredShard(self._kept)
+        clock, gathered = Clock(), GatheredShard(self._job.labels, self._kept)
         # Who waits for whom: readers are two batches ahead of the device and the device one ahead
         # of this loop; writers are one behind it. The loop waits for the device, and then for the
         # pictures of the batch before, so that on a slow disk a few batches are held, not all.
-        drawing: list[Future[Drawn]] = []
+        drawing = _Drawing()
         for samples, failures, flight in _one_ahead(self._started(task.shard, clock)):
             with clock("compute"):
                 samples, arrays, broken = self._finish(task, samples, flight)
             with clock("write"):
-                gathered.drawn += [future.result() for future in drawing]
-            gathered.add(samples, arrays)
+                self._gather(gathered, drawing)
             gathered.failures += failures + broken
             gathered.halved_batches += flight is not None and flight.halved
-            drawing = [
-                self._writers.submit(self._draw, sample, {k: v[i] for k, v in arrays.items()})
-                for i, sample in enumerate(samples)
-            ]
+            drawing = _Drawing(samples, arrays, self._start_drawing(task, samples, arrays))
         with clock("write"):
-            gathered.drawn += [future.result() for future in drawing]
+            self._gather(gathered, drawing)
         with clock("commit"):
             files = gathered.write(self._job, self._engine.artifacts, task)
             sync_filesystem(self._job.output_dir)
@@ -141,18 +148,42 @@ class Worker:
         keep = np.flatnonzero(finite & np.array(wanted))
         return [samples[i] for i in keep], {k: v[keep] for k, v in arrays.items()}, failures
 
-    def _draw(self, sample: Sample, arrays: Arrays) -> Drawn:
-        """Draw and write the pictures of one record."""
+    def _start_drawing(
+        self, task: Task, samples: Sequence[Sample], arrays: Arrays
+    ) -> list[Future[Drawn | Failure]]:
+        """Let the writer threads draw a batch, a record each."""
+        split = task.shard.split
+        return [
+            self._writers.submit(self._draw, split, sample, {k: v[i] for k, v in arrays.items()})
+            for i, sample in enumerate(samples)
+        ]
+
+    def _draw(self, split: str, sample: Sample, arrays: Arrays) -> Drawn | Failure:
+        """Draw and write the pictures of one record: all of them, or none."""
         layout = self._job.layout
-        files: dict[str, list[str]] = {}
-        sizes: dict[str, int] = {}
-        view = make_view(self._job, sample, arrays)
-        for name, artifact in self._engine.artifacts.items():
-            for path, content in artifact.draw(view, arrays):
-                write_bytes(layout.root / path, content, temp_dir=layout.temp, durable=False)
-                files.setdefault(name, []).append(path)
-                sizes[path] = len(content)
-        return Drawn(files, sizes)
+        drawn = Drawn()
+        try:
+            view = make_view(self._job, sample, arrays)
+            for name, artifact in self._engine.artifacts.items():
+                for path, content in artifact.draw(view, arrays):
+                    write_bytes(layout.root / path, content, temp_dir=layout.temp, durable=False)
+                    drawn.add(name, path, content)
+        except RecordError as error:
+            for path in drawn.pictures:
+                (layout.root / path).unlink()
+            return Failure(sample.record_id, split, sample.row, "draw", str(error))
+        return drawn
+
+    def _gather(self, gathered: GatheredShard, drawing: _Drawing) -> None:
+        """Wait for the pictures of a batch; what could not be drawn is no part of the shard."""
+        results = [future.result() for future in drawing.futures]
+        keep = [i for i, result in enumerate(results) if isinstance(result, Drawn)]
+        arrays = {name: array[keep] for name, array in drawing.arrays.items()}
+        gathered.failures += [result for result in results if isinstance(result, Failure)]
+        gathered.drawn += [result for result in results if isinstance(result, Drawn)]
+        gathered.add([drawing.samples[i] for i in keep], arrays)
+        if keep:
+            gathered.count_empty(self._engine.artifacts, arrays)
 
 
 def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:

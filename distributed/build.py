@@ -9,8 +9,9 @@ from artifactgen.artifacts.base import Artifact
 from artifactgen.data.base import Catalog
 from artifactgen.device import Devices, resolve_precision
 from artifactgen.engine import Normalization
-from artifactgen.errors import ConfigError
+from artifactgen.errors import ConfigError, DataError
 from artifactgen.job import Job
+from artifactgen.labels import match_labels
 from artifactgen.models.base import Family
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
@@ -50,12 +51,21 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     loaded = load_model(family, read_checkpoint(inputs.checkpoint))
     model = loaded.network.family
     source: Any = inputs.source
+    _require_known(inputs.catalog, model.num_classes or 0)
+    named = output_names(settings, model.num_classes or 0)
+    classes = named or class_names(model.num_classes or 0, inputs.catalog)
     job = Job(
         source=replace(source, image_size=model.image_size),
         catalog=inputs.catalog,
         model=model,
         checkpoint=inputs.checkpoint,
-        classes=class_names(model.num_classes or 0, inputs.catalog),
+        classes=classes,
+        labels=match_labels(
+            inputs.catalog.classes,
+            classes,
+            are_named=inputs.catalog.highest_label is None,
+            outputs_are_named=bool(named),
+        ),
         normalization=build_normalization(settings, family),
         artifacts=asked if calibrated is None else calibrated.options(asked),
         output_dir=run.layout.root,
@@ -99,10 +109,9 @@ def calibrated_precision(settings: Settings, calibrated: Calibrated | None) -> A
 def build_family(settings: Settings, catalog: Catalog) -> Family:
     """The model to build, as far as the settings and the data set tell."""
     model = settings.model
-    classes = model.num_classes
     options = {
         **model.options,
-        "num_classes": (len(catalog.classes) or None) if classes is None else classes,
+        "num_classes": _wanted_classes(settings, catalog),
         "in_chans": model.in_chans,
         "image_size": settings.data.image_size,
     }
@@ -110,11 +119,50 @@ def build_family(settings: Settings, catalog: Catalog) -> Family:
     return replace(family, image_size=family.input_size())
 
 
+def _wanted_classes(settings: Settings, catalog: Catalog) -> int | None:
+    """How many the classifier should have; None = as many as it has.
+
+    Labels without names do not tell: the highest class may be missing from the data set.
+    """
+    if settings.model.num_classes is not None:
+        return settings.model.num_classes
+    if settings.model.classes is not None:
+        return len(settings.model.classes)
+    return len(catalog.classes) if catalog.classes and catalog.highest_label is None else None
+
+
+def _require_known(catalog: Catalog, outputs: int) -> None:
+    """`DataError` for labels without names that the classifier has no output for."""
+    if catalog.highest_label is None or not outputs:
+        return
+    record_id, label = catalog.highest_label
+    if label >= outputs:
+        raise DataError(
+            f"{record_id} has the label {label}, and the model has {outputs} classes (0 to "
+            f"{outputs - 1}). Do the labels count from 1? If they are of other classes than the "
+            "model's, name them: data.classes."
+        )
+
+
 def class_names(outputs: int, catalog: Catalog) -> tuple[str, ...]:
     """Names of the classifier's outputs: the data set's where they are as many, else indices."""
     if outputs == len(catalog.classes):
         return catalog.classes
     return tuple(str(index) for index in range(outputs))
+
+
+def output_names(settings: Settings, outputs: int) -> tuple[str, ...]:
+    """What the settings call the classifier's outputs; empty where they say nothing.
+
+    Raises:
+        ConfigError: there are more or fewer of them.
+    """
+    names = settings.model.classes or ()
+    if names and len(names) != outputs:
+        raise ConfigError(
+            f"model.classes names {len(names)} classes, and the classifier has {outputs}."
+        )
+    return names
 
 
 def build_normalization(settings: Settings, family: Family) -> Normalization:
@@ -129,4 +177,4 @@ def build_normalization(settings: Settings, family: Family) -> Normalization:
                 f"data.{name} has {len(values)} values; give one, or one for each of "
                 f"{family.in_chans} channels."
             )
-    return Normalization(mean, std, of_floats=asked)
+    return Normalization(mean, std, of_floats=asked, max_value=data.max_value)

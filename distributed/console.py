@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from types import TracebackType
 
 from rich.console import Console
 from rich.logging import RichHandler
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _OURS = ("artifactgen", "distributed")
 _log = logging.getLogger("distributed")
 
@@ -25,11 +27,27 @@ def log_to_stderr() -> None:
 
 def _handler() -> logging.Handler:
     console = Console(stderr=True)
+    handler: logging.Handler
     if console.is_terminal:
-        return RichHandler(console=console, show_path=False, show_level=False, highlighter=None)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        handler = RichHandler(console=console, show_path=False, show_level=False, highlighter=None)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.addFilter(_escape_controls)
     return handler
+
+
+def _escape_controls(record: logging.LogRecord) -> bool:
+    """Show control characters, which names in a checkpoint or ids may hold, as escapes.
+
+    A terminal would obey them: clear the screen, hide a line, ring.
+    """
+    record.msg, record.args = _CONTROLS.sub(_escaped, record.getMessage()), ()
+    return True
+
+
+def _escaped(control: re.Match[str]) -> str:
+    return control[0].encode("unicode_escape").decode("ascii")
 
 
 def show_tracebacks() -> None:

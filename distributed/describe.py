@@ -14,6 +14,7 @@ from distributed.runners.base import Workers
 
 if TYPE_CHECKING:
     from artifactgen.device import Devices
+    from artifactgen.firstlook import FirstLook
     from artifactgen.preflight import Preflight
     from distributed.build import Built
 
@@ -51,6 +52,13 @@ def artifacts(run: Run, ready: Preflight) -> Iterator[str]:
         yield f"Artifact: {made if status == SUPPORTED else f'{name} SKIPPED: {status}'}"
     if run.inputs.switched_off:
         yield f"Artifact: {', '.join(run.inputs.switched_off)} switched off"
+
+
+def first_look(found: FirstLook) -> Iterator[str]:
+    """What the first records are like, and how well the model does on them."""
+    yield f"Pixels: {found.pixels}"
+    if found.accuracy:
+        yield f"Accuracy on some records: {found.accuracy}"
 
 
 def plan(run: Run, ready: Preflight, who: Workers, devices: Devices) -> Iterator[str]:

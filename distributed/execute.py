@@ -11,10 +11,10 @@ from itertools import chain
 from artifactgen.artifacts.base import Artifact
 from artifactgen.assembly import Assembly
 from artifactgen.device import Devices
-from artifactgen.errors import OutputError, RunError, UsageError
+from artifactgen.errors import ConfigError, OutputError, RunError, UsageError
 from artifactgen.pages.base import MergedRun, Page
 from artifactgen.plan import Scope
-from artifactgen.preflight import Preflight, preflight
+from artifactgen.preflight import RECORDS_LOOKED_AT, Preflight, preflight
 from artifactgen.reducer import merge
 from artifactgen.store.atomic import write_json
 from artifactgen.store.calibrated import Calibrated, recall, remember
@@ -79,14 +79,32 @@ def _prepare(
     for line in describe.model(built):
         log.info(line)
     with run.clock("preflight"):
-        ready = preflight(built.job, built.loaded)
-    for line in describe.artifacts(run, ready):
+        ready = preflight(built.job, built.loaded, records=_to_look_at(run))
+    for line in chain(describe.artifacts(run, ready), describe.first_look(ready.first_look)):
         log.info(line)
+    _warn(run, ready.first_look.warnings)
     found, precision = ready.job.artifacts, built.job.precision
     calibrated = Calibrated.of(
         built.asked, found, device=devices.kind, precision=precision, resolved=resolved(built)
     )
     return ready, calibrated
+
+
+def _to_look_at(run: Run) -> int:
+    """How many records to look at for what is wrong: none more where a few are asked for."""
+    planned = sum(scope.records for scope in run.scopes)
+    return 0 if run.settings.record_id else min(RECORDS_LOOKED_AT, planned)
+
+
+def _warn(run: Run, warnings: Sequence[str]) -> None:
+    """Say what looks wrong; `ConfigError` with `strict`."""
+    for warning in warnings:
+        log.warning("WARNING: %s", warning)
+    if warnings and run.settings.strict:
+        raise ConfigError(
+            f"strict=true: {len(warnings)} warning(s), see above. Mend the set-up, or leave out "
+            "strict=true to go on in spite of them."
+        )
 
 
 def _check_resolved(run: Run, before: Calibrated | None, now: Calibrated) -> None:
@@ -211,8 +229,9 @@ def _done_before(run: Run, scopes: Sequence[Scope]) -> dict[Shard, Receipt]:
 def _check_space(run: Run, ready: Preflight, *, records: int) -> None:
     need = records * ready.peak_bytes_per_record
     free = shutil.disk_usage(run.layout.root).free
-    if need > free:
+    if need > free and run.settings.check_space:
         raise OutputError(
-            f"{run.layout.root}: about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are "
-            "free. Free some, or give another output_dir."
+            f"{run.layout.root}: about {describe.size(need)} are needed, by what the first records "
+            f"took, and {describe.size(free)} are free.\n"
+            "Free some, give another output_dir, or go on all the same with check_space=false."
         )

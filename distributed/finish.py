@@ -19,6 +19,7 @@ from artifactgen.store.results import recorded_failures
 from distributed import describe
 from distributed.run import Run
 from distributed.runners.base import Workers
+from distributed.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def recipe(run: Run, ready: Preflight) -> Recipe:
     job = ready.job
     return Recipe(
         embedding_shape=ready.embedding_shape,
-        classes=job.catalog.classes,
+        classes=job.labels.names,
         meta={
             "model": job.model.name,
             "checkpoint_sha256": job.checkpoint.sha256,
@@ -56,7 +57,9 @@ def finish(run: Run, ready: Preflight, workers: Workers, devices: Devices) -> No
         results = {run.scopes[0].name: run.result(run.scopes[0].name) or {}}
     else:
         results = _merged_splits(run)
-        _report(run, ready, workers, devices, results)
+        verdict = judge(run, ready, results)
+        _report(run, ready, workers, devices, results, verdict)
+        _tell(verdict)
     own = [results[scope.name] for scope in run.scopes]
     records, failures = _count(own)
     log.info(describe.outcome(records, failures, run.clock.with_total()))
@@ -68,6 +71,13 @@ def finish(run: Run, ready: Preflight, workers: Workers, devices: Devices) -> No
         write_json(run.layout.success, success, temp_dir=run.layout.temp)
     shutil.rmtree(run.layout.temp, ignore_errors=True)
     log.info(describe.where(run.layout))
+
+
+def _tell(verdict: Verdict) -> None:
+    for line in verdict.lines():
+        log.info("Accuracy: %s", line)
+    for warning in verdict.warnings:
+        log.warning("WARNING: %s", warning)
 
 
 def _count(results: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
@@ -104,6 +114,7 @@ def _report(
     workers: Workers,
     devices: Devices,
     results: Mapping[str, dict[str, Any]],
+    verdict: Verdict,
 ) -> None:
     failures = [f for name in results for f in recorded_failures(run.layout, name)]
     job, audit = ready.job, ready.audit
@@ -122,9 +133,12 @@ def _report(
         artifacts={
             name: {"status": status[name], **ready.resolved.get(name, {})} for name in status
         },
+        first_look={"pixels": ready.first_look.pixels, "accuracy": ready.first_look.accuracy},
+        accuracy=verdict.report(),
+        warnings=verdict.warnings,
         device=devices.name,
         workers=workers.count,
         started=run.clock.started,
         seconds=run.clock.with_total(),
     )
-    write_reports(run.layout, results, failures, facts, classes=job.classes or job.catalog.classes)
+    write_reports(run.layout, results, failures, facts, classes=job.classes or job.labels.names)

@@ -157,6 +157,7 @@ def deciding_settings(
             "batch_size": data.batch_size,
             "mean": plain(data.mean),
             "std": plain(data.std),
+            "max_value": data.max_value,
         },
         "model": plain(settings.model.model_dump(by_alias=True)),
         "checkpoint_sha256": checkpoint.sha256,

@@ -75,11 +75,12 @@ def _begin(run: Run) -> None:
     """Say what the run is about, and do what is missing of it."""
     for line in describe.inputs(run):
         log.info(line)
-    data_root = getattr(run.inputs.source, "root", None)
-    check_output(run.layout, data_root=Path(data_root) if data_root else None)
-    if not run.changes() and run.is_complete():
+    # Before the right to write is looked at: what is complete may lie in an archive.
+    if run.layout.state.is_dir() and not run.changes() and run.is_complete():
         log.info("Complete: nothing to do. %s", describe.where(run.layout))
         return
+    data_root = getattr(run.inputs.source, "root", None)
+    check_output(run.layout, data_root=Path(data_root) if data_root else None)
     from distributed.execute import execute  # torch and timm take seconds to import
 
     execute(run)

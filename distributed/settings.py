@@ -34,6 +34,11 @@ def _ids(value: Any) -> Any:
     return tuple(str(item) for item in items)
 
 
+def _channels(value: Any) -> Any:
+    """One number stands for all channels."""
+    return (value,) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
 def _names(value: Any) -> Any:
     """One name or a list, without doubles."""
     items = [value] if isinstance(value, str) else value
@@ -44,6 +49,11 @@ Size = Annotated[
     tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]], BeforeValidator(_size)
 ]
 
+
+Mean = Annotated[tuple[float, ...], Field(min_length=1), BeforeValidator(_channels)]
+Std = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_channels)
+]
 
 SECTIONS = ("data", "model", "cluster")
 """Sections of the root that name a class and are no kind of artifact."""
@@ -71,8 +81,9 @@ class ModelSettings(_OpenSection):
 
     num_classes: Annotated[int, Field(ge=0)] | None = None
     in_chans: Annotated[int, Field(gt=0)] = 3
-    mean: tuple[float, ...] | None = None
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    classes: tuple[str, ...] | None = None
+    mean: Mean | None = None
+    std: Std | None = None
     compile: bool = False
 
 
@@ -82,8 +93,9 @@ class DataSettings(_OpenSection):
     batch_size: Annotated[int, Field(gt=0)]
     num_workers: Annotated[int, Field(gt=0)]
     image_size: Size | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    mean: Mean | None = None
+    std: Std | None = None
+    max_value: Annotated[int, Field(gt=0)] | None = None
 
 
 class ClassSettings(_OpenSection):
@@ -104,6 +116,8 @@ class Settings(_Section):
     accelerator: Accelerator = "auto"
     precision: Precision = "auto"
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.01
+    strict: bool = False
+    check_space: bool = True
     seed: int = 2022
     limit: Annotated[int, Field(gt=0)] | None = None
     overwrite: bool = False

@@ -25,6 +25,8 @@ LAYERS: dict[str, set[str]] = {
     "introspect": {"errors", "models"},
     "rendering": {"errors", "types"},
     "store": {"errors", "types"},
+    "confusion": {"types"},
+    "labels": {"types"},
     "device": {"errors", "types"},
     "embeddings": {"errors", "store"},
     "plan": {"data", "errors", "store", "types"},
@@ -32,19 +34,23 @@ LAYERS: dict[str, set[str]] = {
         *("device", "errors", "introspect", "models", "rendering", "store", "types"),
     },
     "engine": {"artifacts", "device", "introspect", "types"},
-    "job": {"artifacts", "data", "engine", "models", "store", "types"},
+    "pixels": {"engine", "types"},
+    "job": {"artifacts", "data", "engine", "labels", "models", "store", "types"},
     "assembly": {
         *("artifacts", "device", "engine", "errors", "introspect", "job", "models"),
         *("rendering", "types"),
     },
-    "shard": {"artifacts", "job", "store", "types"},
-    "worker": {"assembly", "clock", "device", "engine", "job", "shard", "store", "types"},
+    "shard": {"artifacts", "job", "labels", "store", "types"},
+    "worker": {
+        *("assembly", "clock", "device", "engine", "errors", "job", "shard", "store", "types"),
+    },
+    "firstlook": {"confusion", "engine", "introspect", "job", "pixels", "types"},
     "reducer": {"embeddings", "plan", "store", "types"},
     "preflight": {
-        *("artifacts", "assembly", "engine", "errors", "introspect", "job", "models"),
-        *("store", "types"),
+        *("artifacts", "assembly", "engine", "errors", "firstlook", "introspect", "job"),
+        *("models", "store", "types"),
     },
-    "pages": {"artifacts", "job", "rendering", "store", "types"},
+    "pages": {"artifacts", "confusion", "job", "rendering", "store", "types"},
     "demo": {"clock", "data", "errors", "models", "store", "types"},
 }
 """What each part of the library may import of it. From bottom to top."""

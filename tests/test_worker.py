@@ -21,6 +21,7 @@ from artifactgen.data.hdf5 import Hdf5
 from artifactgen.engine import Normalization
 from artifactgen.errors import CheckpointError, DataError
 from artifactgen.job import Job
+from artifactgen.labels import match_labels
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.file import identify
 from artifactgen.models.loading import LoadedModel, load_model
@@ -73,6 +74,7 @@ def make_job(checkpoint: Path, tmp_path: Path) -> MakeJob:
             model=Timm(backbone="test_vit", num_classes=len(CLASSES), image_size=(SIZE, SIZE)),
             checkpoint=identify(checkpoint),
             classes=CLASSES,
+            labels=match_labels(CLASSES, CLASSES, are_named=True, outputs_are_named=False),
             normalization=Normalization((0.5,) * 3, (0.25,) * 3),
             artifacts=KINDS,
             output_dir=tmp_path / name,

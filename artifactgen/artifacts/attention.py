@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 
 from artifactgen.artifacts.attention_rows import FirstRow, HeadMean, MeanRow, WindowMean, rollout
@@ -37,6 +38,9 @@ from artifactgen.rendering.figure.attention import AttentionFigure
 from artifactgen.rendering.figure.geometry import FigureSpec, Rect
 from artifactgen.rendering.png import encode_png
 from artifactgen.store.layout import safe_name
+
+_LEAST_PEAK = 1.5
+"""Of attention that singles out anything, the strongest patch by the mean of all."""
 
 Method = Literal["cls", "mean_query", "rollout"]
 
@@ -82,7 +86,12 @@ class AttentionMaps(Artifact):
         if self.method == "rollout":
             heads, names, only_map = 1, (f"Blocks 0–{max(blocks)}",), "Rollout"
         layout = FigureSpec(
-            heads, names, subject.image_size, subject.frame_names, only_map=only_map
+            heads,
+            names,
+            subject.image_size,
+            subject.frame_names,
+            only_map=only_map,
+            tokens=sites[-1].grid.tokens,
         )
         return AttentionFigure(layout, colormap=self.colormap)
 
@@ -212,6 +221,20 @@ class BoundAttention(BoundArtifact):
             return {"class token": "class-token attention"}.get(self.query, "attention pooling")
         within = " within windows" if any(site.windows for site in self.sites) else ""
         return f"attention{within}, mean over queries"
+
+    def doubts(self, arrays: Arrays) -> list[str]:
+        """Say so where no head of a block prefers any patch by much."""
+        maps_BLAhw = arrays["attention"]
+        even = maps_BLAhw.mean((-2, -1))
+        peaks_L = (maps_BLAhw.max((-2, -1)) / np.where(even > 0, even, 1)).mean((0, 2))
+        names = self.figure.spec.blocks
+        return [
+            f"Attention, {name.lower()}: nearly even over the image (the strongest patch of a head "
+            f"gets {peak:.1f} times the mean), so its colours show noise. Choose other blocks by "
+            "attention.layers."
+            for name, peak in zip(names, peaks_L, strict=True)
+            if peak < _LEAST_PEAK
+        ]
 
     @property
     def excerpts(self) -> Excerpts:

@@ -174,6 +174,21 @@ class BoundArtifact(ABC):
         """What to compute and draw of one record before a run, to know what it will be like."""
         return Trial(self)
 
+    def doubts(self, arrays: Arrays) -> list[str]:
+        """What is questionable about the maps of a run's first records, and what would be better.
+
+        Args:
+            arrays: what `compute` gave of them, of leading dimension B.
+        """
+        return []
+
+    def count_empty(self, arrays: Arrays) -> Mapping[str, int]:
+        """Of how many records a map is empty, by what it is of, such as a class.
+
+        Counted over a whole run: a map that is empty everywhere is reported.
+        """
+        return {}
+
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         """The pictures of one record; `arrays` are its rows of what `compute` gave."""
         return iter(())

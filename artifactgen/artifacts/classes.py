@@ -17,7 +17,7 @@ def resolve_classes(
     Raises:
         ConfigError: a class that there is not.
     """
-    if wanted == PREDICTED:
+    if wanted in (PREDICTED, [PREDICTED]):
         return None
     if wanted is None:
         return tuple(range(len(classes)))

@@ -40,6 +40,8 @@ class Catalog:
     """Digest of the data set (ids, file names, sizes, labels), not of where it lies."""
     frame_names: tuple[str, ...] = ()
     """Names of the channels where each is a picture of its own, like the frames of a cine."""
+    highest_label: tuple[str, int] | None = None
+    """(record id, label) of the highest label, where classes have no names but their numbers."""
 
 
 class Source(Protocol):

@@ -115,7 +115,7 @@ class CmrAcdc:
         frames_CHW = read_frames(Path(patient.cine), patient.frames)
         crop = self.image_size if self.crop_size is None else (self.crop_size, self.crop_size)
         image_CHW = scale_to_unit(centre_crop_or_pad(frames_CHW, crop))
-        return Sample(record_id, row, resize(image_CHW, self.image_size), patient.label)
+        return Sample(record_id, row, resize(image_CHW, self.image_size), patient.label, crop)
 
     def _own_splits(self, patients: Sequence[Patient]) -> dict[str, tuple[Patient, ...]]:
         training = [patient for patient in patients if patient.folder == "training"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,10 @@ class Probe:
     """Module path to the output, where that is one tensor; on no device and without values."""
     attention: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
     """Module path to the shapes (…, M, N) of the weights that the module itself computes."""
+    features: Any = None
+    """What the family calls so, see `Network.forward`."""
+    pre_logits_BD: Tensor | None = None
+    """What the classifier is fed with."""
 
 
 def random_image(network: Network, size: tuple[int, int]) -> Tensor:
@@ -40,6 +44,7 @@ def random_image(network: Network, size: tuple[int, int]) -> Tensor:
 def probe(network: Network, image_size: tuple[int, int]) -> Probe:
     """Send one random image of (H, W) pixels through a model; no hook stays."""
     model, seen = network.module, Probe(network, image_size)
+    x_BCHW = random_image(network, image_size)
     interceptor = Interceptor()
     with ExitStack() as stack:
         stack.callback(interceptor.stop)
@@ -48,8 +53,9 @@ def probe(network: Network, image_size: tuple[int, int]) -> Probe:
             stack.callback(module.register_forward_pre_hook(before).remove)
             stack.callback(module.register_forward_hook(after, always_call=True).remove)
         with torch.inference_mode():
-            model(random_image(network, image_size))
-    return seen
+            features, _ = network.forward(x_BCHW, classify=bool(network.classifiers))
+    with torch.inference_mode():
+        return replace(seen, features=features, pre_logits_BD=network.embed(features))
 
 
 def _computing_module(model: nn.Module, path: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import Excerpt
+from artifactgen.confusion import Confusion
 from artifactgen.job import Job
 from artifactgen.pages.base import MergedRun
 from artifactgen.rendering.image import display_images
@@ -27,8 +28,18 @@ NOT_DRAWN = "not drawn"
 """A class that the record has no picture of, or the place of a picture that is gone."""
 
 
-def make_sheet(run: MergedRun, split: str, records: Sequence[Listed], *, total: int) -> Sheet:
-    """What the contact sheet shows; columns that would be empty are left out."""
+def make_sheet(
+    run: MergedRun, split: str, records: Sequence[Listed], *, total: int, confusion: Confusion
+) -> Sheet:
+    """What the contact sheet shows; columns that would be empty are left out.
+
+    Args:
+        run: with the pictures.
+        split: name of the split.
+        records: those to show.
+        total: records of the split.
+        confusion: of all of them.
+    """
     job = run.job
     excerpts = [_excerpts(run, record) for record in records]
     columns = [
@@ -38,14 +49,22 @@ def make_sheet(run: MergedRun, split: str, records: Sequence[Listed], *, total: 
     with ThreadPoolExecutor(job.reader_threads) as pool:
         cards = tuple(pool.map(partial(_card, job, split), records, shown))
     assert job.source.image_size is not None
-    frame = f"  ·  frame {job.catalog.frame_names[0]}" if job.catalog.frame_names else ""
+    shown_frame = [f"frame {job.catalog.frame_names[0]}"] if job.catalog.frame_names else []
+    facts = [_extent(records, total), job.model.name, *shown_frame, *_accuracy(job, confusion)]
     return Sheet(
         title=f"Overview of {split}",
-        subtitle=f"{_extent(records, total)}  ·  {job.model.name}{frame}",
+        subtitle="  ·  ".join(facts),
         columns=("Input", *(column[0].title for column in columns)),
         cards=cards,
         image_size=job.source.image_size,
     )
+
+
+def _accuracy(job: Job, confusion: Confusion) -> list[str]:
+    if not (job.labels.comparable and confusion.records):
+        return []
+    doubt = ["no better than guessing"] if confusion.is_near_chance else []
+    return [confusion.line(job.labels.names), *doubt]
 
 
 def _extent(records: Sequence[Listed], total: int) -> str:
@@ -70,14 +89,14 @@ def _excerpts(run: MergedRun, record: Listed) -> list[Excerpt]:
 
 def _is_comparable(job: Job, record: Listed) -> bool:
     """Whether the label counts the same classes as the classifier."""
-    return record.label != UNKNOWN_LABEL and job.classes == job.catalog.classes
+    return record.label != UNKNOWN_LABEL and job.labels.comparable
 
 
 def _card(job: Job, split: str, record: Listed, excerpts: Sequence[Excerpt]) -> Card:
     parts = []
     is_wrong = False
     if record.label != UNKNOWN_LABEL:
-        parts.append(f"true {job.catalog.classes[record.label]}")
+        parts.append(f"true {job.labels.names[record.label]}")
     if record.prediction is not None:
         parts.append(f"predicted {job.classes[record.prediction]}")
         is_wrong = _is_comparable(job, record) and record.label != record.prediction
@@ -91,7 +110,8 @@ def _image(job: Job, split: str, record: Listed) -> Panel:
     row = record.position
     for item in job.source.read(job.catalog, split, row, row + 1):
         if isinstance(item, Sample):
-            return display_images(item.image_CHW, job.catalog.frame_names)[0]
+            white = job.normalization.max_value
+            return display_images(item.image_CHW, job.catalog.frame_names, max_value=white)[0]
     return "not readable"
 
 

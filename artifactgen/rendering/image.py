@@ -13,23 +13,29 @@ from numpy.typing import NDArray
 from artifactgen.types import Image
 
 
-def display_images(image_CHW: Image, frame_names: Sequence[str] = ()) -> list[NDArray[np.uint8]]:
+def display_images(
+    image_CHW: Image, frame_names: Sequence[str] = (), *, max_value: int | None = None
+) -> list[NDArray[np.uint8]]:
     """The pictures of a sample, each (H, W, 3) uint8 RGB.
 
     With `frame_names` every channel is a grey picture of its own, such as the frames of a cine.
     Without, three channels are one RGB picture, and any other number shows its first channel in
     grey: more channels have no colours that a person would agree on.
 
-    Brightness follows from the type, for each picture by itself: uint8 and uint16 over the full
-    range of the type; floats within [0, 1] as they are; all else from its own smallest to its own
-    largest finite value. NaN is black, an infinity is the end of the range, a constant is black.
+    Brightness follows from the type, for each picture by itself: uint8 and uint16 from 0 to
+    `max_value`, or over the full range of the type; floats within [0, 1] as they are; all else from
+    its own smallest to its own largest finite value. NaN is black, an infinity is the end of the
+    range, a constant is black.
 
     Args:
         image_CHW: any real type; (C, H, W).
         frame_names: one name for each channel, or none.
+        max_value: white of uint8 and uint16; what is above is white as well.
     """
     channels = len(image_CHW)
     assert not frame_names or len(frame_names) == channels, f"{frame_names} for {channels} channels"
+    if max_value is not None and image_CHW.dtype in (np.uint8, np.uint16):
+        image_CHW = np.minimum(image_CHW, max_value).astype(np.float32) / np.float32(max_value)
     if frame_names:
         return [_grey(channel_HW) for channel_HW in image_CHW]
     if channels == 3:

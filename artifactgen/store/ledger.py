@@ -7,6 +7,7 @@ if its entry is there, was made with the same settings, and the files still are 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 from artifactgen.store.atomic import read_json, sha256_file, write_json
 from artifactgen.store.fingerprint import fingerprint as checksum
 from artifactgen.store.layout import Layout
-from artifactgen.store.shardfile import read_shard
+from artifactgen.store.shardfile import Picture, read_shard
 from artifactgen.types import CommittedFile, Failure, Receipt, Shard
+
+_READERS = 16
 
 
 def commit(layout: Layout, scope: str, receipt: Receipt, *, fingerprint: str) -> None:
@@ -41,24 +44,35 @@ def committed(
 ) -> dict[Shard, Receipt]:
     """The receipts of the shards that are done and intact, in the order of the plan.
 
-    A shard with a missing, broken or foreign entry, or with a file that changed since, is left
-    out: it will be done again.
+    A shard with a missing, broken or foreign entry, or with a file or picture that changed since,
+    by a single bit, is left out: it will be done again. Every file is read; many at once, since a
+    shared file system answers each of them late.
     """
-    receipts = ((shard, _read_entry(layout, scope, shard, fingerprint)) for shard in shards)
-    return {
-        shard: receipt
-        for shard, receipt in receipts
-        if receipt
-        and all(is_intact(layout.root, file) for file in receipt.files)
-        and _has_pictures(layout.root, receipt)
-    }
+
+    def intact(shard: Shard) -> Receipt | None:
+        receipt = _read_entry(layout, scope, shard, fingerprint)
+        return receipt if receipt and _is_whole(layout.root, receipt) else None
+
+    every = tuple(shards)
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="resume") as pool:
+        receipts = zip(every, pool.map(intact, every), strict=True)
+        return {shard: receipt for shard, receipt in receipts if receipt}
 
 
-def _has_pictures(root: Path, receipt: Receipt) -> bool:
-    """Whether every picture of a shard is there, in its size; the shard's own file lists them."""
-    rows = read_shard(root / receipt.shard_file.path)
-    pictures = (item for sizes in rows.sizes for item in sizes.items())
-    return all(has_size(root / path, size_bytes) for path, size_bytes in pictures)
+def _is_whole(root: Path, receipt: Receipt) -> bool:
+    """Whether a shard's files and pictures are what was committed; its own file lists these."""
+    if not all(is_intact(root, file) for file in receipt.files):
+        return False
+    pictures = (
+        picture
+        for record in read_shard(root / receipt.shard_file.path).pictures
+        for picture in record.items()
+    )
+    return all(_is_picture(root / path, picture) for path, picture in pictures)
+
+
+def _is_picture(path: Path, picture: Picture) -> bool:
+    return has_size(path, picture.size_bytes) and Picture.of(path.read_bytes()) == picture
 
 
 def has_size(path: Path, size_bytes: int) -> bool:
@@ -89,5 +103,6 @@ def _receipt(entry: dict[str, Any]) -> Receipt:
         pictures=entry["pictures"],
         picture_bytes=entry["picture_bytes"],
         halved_batches=entry["halved_batches"],
+        empty_maps=entry["empty_maps"],
         seconds=entry["seconds"],
     )

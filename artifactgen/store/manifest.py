@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,9 @@ from artifactgen.store.text import storable
 from artifactgen.types import SUPPORTED
 
 _ROWS_PER_GROUP = 65_536
+_BYTES_PER_GROUP = 64 << 20
+"""Of the paths of pictures: of a record with 1,000 classes there are 1,000, and Arrow's columns of
+text hold 2 GiB."""
 FAILED = "failed"
 
 
@@ -62,10 +64,24 @@ def write_manifest(
 ) -> None:
     """Write rows with flat memory."""
     columns = schema(kinds)
-    iterator = iter(rows)
+    files = [f"{kind}_files" for kind in kinds]
     with replacing(path, temp_dir=temp_dir) as temp, pq.ParquetWriter(temp, columns) as writer:
-        while group := list(islice(iterator, _ROWS_PER_GROUP)):
+        for group in _groups(rows, files):
             writer.write_table(pa.Table.from_pylist(group, schema=columns))
+
+
+def _groups(rows: Iterable[dict[str, Any]], files: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in groups that are bounded in number and in bytes of paths."""
+    group: list[dict[str, Any]] = []
+    size_bytes = 0
+    for row in rows:
+        group.append(row)
+        size_bytes += sum(len(path) for column in files for path in row[column])
+        if len(group) == _ROWS_PER_GROUP or size_bytes >= _BYTES_PER_GROUP:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group
 
 
 def concatenate(path: Path, parts: Sequence[Path], *, temp_dir: Path) -> None:

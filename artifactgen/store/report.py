@@ -46,6 +46,12 @@ class RunFacts:
     """Path, sha256 and the audit of the load."""
     artifacts: Mapping[str, Mapping[str, Any]]
     """Kind to status and what was resolved: layer, classes, blocks."""
+    first_look: Mapping[str, str]
+    """Pixels and accuracy of some records, in words."""
+    accuracy: Mapping[str, Mapping[str, Any]]
+    """Split to right and all records, in all and by class, and a summary in words."""
+    warnings: Sequence[str]
+    """What looks wrong with the set-up or the maps."""
     device: str
     workers: int
     started: datetime
@@ -102,6 +108,9 @@ def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dic
         "worker_seconds": {stage: round(seconds, 3) for stage, seconds in stages.items()},
         "counts": {**totals, "by_split": {k: _counts(v) for k, v in results.items()}},
         "artifacts": {name: dict(fact) for name, fact in facts.artifacts.items()},
+        "accuracy": dict(facts.accuracy),
+        "warnings": list(facts.warnings),
+        "first_look": dict(facts.first_look),
         "checkpoint": dict(facts.checkpoint),
         "device": facts.device,
         "workers": facts.workers,
@@ -166,6 +175,8 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
             for split, row in counts["by_split"].items()
         ),
         *_memory_line(counts["halved_batches"]),
+        *_accuracy(report["accuracy"]),
+        *_warnings(report["warnings"]),
         "",
         "| artifact | status | |",
         "| --- | --- | --- |",
@@ -173,6 +184,8 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
         "",
         f"Checkpoint `{checkpoint['path']}`, sha256 `{checkpoint['sha256']}`: "
         f"{checkpoint['summary']}",
+        "",
+        f"Pixels: {report['first_look']['pixels']}",
         "",
         "| stage | seconds of the workers |",
         "| --- | ---: |",
@@ -190,6 +203,17 @@ def _memory_line(halved_batches: int) -> list[str]:
     if not halved_batches:
         return []
     return ["", f"{halved_batches} batches were halved because memory on the device ran out."]
+
+
+def _accuracy(accuracy: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = [f"- {split}: {fact['summary']}" for split, fact in accuracy.items()]
+    return ["", "Accuracy:", "", *lines] if lines else []
+
+
+def _warnings(warnings: Sequence[str]) -> list[str]:
+    if not warnings:
+        return []
+    return ["", "**Warnings**", "", *(f"- {warning.replace(chr(10), ' ')}" for warning in warnings)]
 
 
 def _artifact_line(name: str, fact: Mapping[str, Any]) -> str:

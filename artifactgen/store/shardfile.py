@@ -10,16 +10,30 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from artifactgen.store.atomic import replacing
 from artifactgen.store.text import storable
 
 Columns = Mapping[str, NDArray[Any]]
+
+
+class Picture(NamedTuple):
+    """A picture as it was written."""
+
+    size_bytes: int
+    crc32: int
+    """As in zip and PNG: every flipped bit changes it."""
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Size and checksum of a file's content."""
+        return cls(len(content), isal_zlib.crc32(content))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +43,8 @@ class ShardRows:
     record_ids: Sequence[str]
     files: Sequence[Mapping[str, Sequence[str]]]
     """Kind of artifact to its pictures, relative to the output directory."""
-    sizes: Sequence[Mapping[str, int]]
-    """Path of each picture to its bytes."""
+    pictures: Sequence[Mapping[str, Picture]]
+    """Path of each picture to what lies there."""
     columns: Columns
     """`rows` (position in the split) and `labels`, int64 (n,); `predictions`, int64 (n,), where
     there is a classifier; and the columns of each kind."""
@@ -38,7 +52,7 @@ class ShardRows:
 
 def write_shard(path: Path, rows: ShardRows, *, temp_dir: Path) -> None:
     """Write the file that the reducer reads, atomically and durably."""
-    texts = {"record_ids": rows.record_ids, "files": rows.files, "sizes": rows.sizes}
+    texts = {"record_ids": rows.record_ids, "files": rows.files, "pictures": rows.pictures}
     strings = {name: [json.dumps(text) for text in column] for name, column in texts.items()}
     write_columns(path, rows.columns, strings=strings, temp_dir=temp_dir)
 
@@ -47,8 +61,11 @@ def read_shard(path: Path) -> ShardRows:
     """Read what `write_shard` wrote."""
     columns, strings = read_columns(path)
     # Ids as JSON, which holds any text.
-    texts = {name: [json.loads(text) for text in column] for name, column in strings.items()}
-    return ShardRows(columns=columns, **texts)
+    ids, files, pictures = (
+        [json.loads(text) for text in strings[name]] for name in ("record_ids", "files", "pictures")
+    )
+    named = [{path: Picture(*facts) for path, facts in each.items()} for each in pictures]
+    return ShardRows(ids, files, named, columns)
 
 
 def write_maps(

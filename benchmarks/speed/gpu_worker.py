@@ -19,6 +19,7 @@ from artifactgen.artifacts.base import Artifact
 from artifactgen.data.hdf5 import Hdf5
 from artifactgen.engine import Normalization
 from artifactgen.job import Job
+from artifactgen.labels import match_labels
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.file import identify
 from artifactgen.models.loading import load_model
@@ -83,6 +84,7 @@ def make_job(
         model=Timm(backbone=MODELS[title][0], num_classes=CLASSES, image_size=IMAGE_SIZE),
         checkpoint=identify(checkpoint),
         classes=NAMES,
+        labels=match_labels(NAMES, NAMES, are_named=True, outputs_are_named=True),
         normalization=Normalization((0.5,) * 3, (0.25,) * 3),
         artifacts=kinds,
         output_dir=images.with_name("-".join(kinds)),

@@ -150,8 +150,8 @@ def test_no_root_option_is_unknown_to_the_program_and_none_is_missing() -> None:
 
 
 OF_ALL = {
-    "data": {"batch_size", "num_workers", "image_size", "mean", "std"},
-    "model": {"num_classes", "in_chans", "mean", "std", "compile"},
+    "data": {"batch_size", "num_workers", "image_size", "mean", "std", "max_value"},
+    "model": {"num_classes", "in_chans", "mean", "std", "classes", "compile"},
 }
 """Options that every choice of a group has. Some are the driver's, and no field of a class."""
 FILLED_IN = {"model": {"image_size"}}

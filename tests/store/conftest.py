@@ -11,11 +11,12 @@ import pytest
 
 from artifactgen.store.layout import Layout
 from artifactgen.store.ledger import commit, committed_file
-from artifactgen.store.shardfile import ShardRows, write_shard
+from artifactgen.store.shardfile import Picture, ShardRows, write_shard
 from artifactgen.types import Failure, Receipt, Shard
 
 FINGERPRINT = "f" * 64
 WIDTH = 5
+PICTURE = b"0123456789"
 CommitShard = Callable[..., Receipt]
 
 
@@ -48,9 +49,9 @@ def commit_shard() -> CommitShard:
         for row in rows:
             picture = layout.root / f"gradcam/{row}/class_0.png"
             picture.parent.mkdir(parents=True, exist_ok=True)
-            picture.write_bytes(b"0123456789")
-        sizes = [{f"gradcam/{row}/class_0.png": 10} for row in rows]
-        shard_rows = ShardRows([name(row) for row in rows], files, sizes, columns)
+            picture.write_bytes(PICTURE)
+        pictures = [{f"gradcam/{row}/class_0.png": Picture.of(PICTURE)} for row in rows]
+        shard_rows = ShardRows([name(row) for row in rows], files, pictures, columns)
         write_shard(path, shard_rows, temp_dir=layout.temp)
         done = Receipt(
             shard,

@@ -29,6 +29,9 @@ FACTS = RunFacts(
         "embeddings": {"status": "ok", "pooling": "auto"},
         "attention": {"status": "unsupported: no attention"},
     },
+    first_look={"pixels": "uint8, 0 to 255", "accuracy": ""},
+    accuracy={"train": {"summary": "1 of 2 right (50.0 %)", "right": 1, "records": 2}},
+    warnings=["no better than guessing:\ndata.mean?"],
     device="cpu",
     workers=2,
     started=datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),
@@ -73,6 +76,8 @@ def test_run_json_is_plain_json_with_everything_of_the_run(reported: Layout) -> 
     assert report["started"] == "2024-01-02T03:04:05+00:00"
     assert report["configuration"] == FACTS.configuration
     assert report["checkpoint"] == FACTS.checkpoint
+    assert report["accuracy"] == FACTS.accuracy
+    assert report["warnings"] == FACTS.warnings
     assert {"python", "torch", "timm", "numpy"} <= report["versions"].keys()
 
 
@@ -106,6 +111,9 @@ def test_the_summary_says_it_to_a_person(reported: Layout) -> None:
         "| attention | unsupported: no attention |  |",
         r"- `\ud800` (train, read): cut short",
         "152 of 152",
+        "- train: 1 of 2 right (50.0 %)",
+        "- no better than guessing: data.mean?",
+        "Pixels: uint8, 0 to 255",
     ):
         assert fact in text
 

@@ -9,7 +9,7 @@ other methods of that library.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -37,6 +37,7 @@ from artifactgen.artifacts.cam.methods import (
 )
 from artifactgen.artifacts.cam.routes import Route, choose_route, comparison_taps, make_route
 from artifactgen.artifacts.cam.target_layer import (
+    find_finer_layer,
     find_target_layer,
     layers_with_gradient,
     suggest_layers,
@@ -54,6 +55,8 @@ from artifactgen.store.layout import safe_name
 
 log = logging.getLogger(__name__)
 
+_TOO_COARSE = 3
+"""Positions along the longer side of a grid that shows hardly more than left and right."""
 _CLASSES_COMPARED = 3
 """Classes by which a closed form is held against autograd before a run."""
 _CLASSES_TRIED = 5
@@ -188,6 +191,29 @@ class BoundGradCAM(BoundArtifact):
         some = None if self.classes is None else self.classes[:_CLASSES_TRIED]
         share = 1.0 if some is None else len(some) / len(self.classes or some)
         return Trial(replace(self, classes=some, route=route), share)
+
+    def doubts(self, arrays: Arrays) -> list[str]:
+        """Say so where a map has too few positions to show regions, and which layer has more."""
+        height, width = arrays["gradcam"].shape[-2:]
+        if max(height, width) > _TOO_COARSE:
+            return []
+        finer = find_finer_layer(self.subject, side=_TOO_COARSE + 1)
+        advice = "No later layer has a finer one; take larger images (data.image_size)."
+        if finer is not None:
+            path, (rows, columns) = finer
+            advice = f"gradcam.layer={path} has {rows} × {columns}."
+        return [
+            f"GradCAM: {self.layer} has a grid of {height} × {width} for images of "
+            f"{self.subject.image_size[0]} × {self.subject.image_size[1]} pixels, too coarse to "
+            f"show regions. {advice}"
+        ]
+
+    def count_empty(self, arrays: Arrays) -> Mapping[str, int]:
+        empty_BK = ~arrays["gradcam"].any((-2, -1))
+        if self.classes is None:
+            return {"the predicted class": int(empty_BK.sum())}
+        names = (f"class {self.subject.classes[index]}" for index in self.classes)
+        return dict(zip(names, empty_BK.sum(0).tolist(), strict=True))
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         options, record_id = self.options, view.sample.record_id

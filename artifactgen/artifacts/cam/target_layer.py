@@ -48,6 +48,23 @@ def suggest_layers(subject: Subject) -> list[str]:
     return [path for path in candidates if path in working][:_SUGGESTIONS]
 
 
+def find_finer_layer(subject: Subject, *, side: int) -> tuple[str, tuple[int, int]] | None:
+    """The last stage whose grid is so long along its longer side, and that grid; None if none is.
+
+    Only layers that class scores depend on count; a stage is the outermost of those with one grid.
+    """
+    sizes = {
+        path: grid_of(subject.network.traits, output, image_size=subject.image_size).size
+        for path, output in subject.probe.outputs.items()
+        if _has_grid(subject, path)
+    }
+    fine = [path for path, size in reversed(sizes.items()) if max(size) >= side]
+    alike = [path for path in fine if sizes[path] == sizes[fine[0]]]
+    working = layers_with_gradient(subject, alike)
+    stages = sorted((path for path in alike if path in working), key=lambda path: path.count("."))
+    return (stages[0], sizes[stages[0]]) if stages else None
+
+
 def _usual(subject: Subject) -> Iterator[str]:
     seen, traits = subject.probe, subject.network.traits
     last = [f"{traits.last_block}.attn"] if traits.last_block else []

@@ -86,7 +86,9 @@ class Hdf5:
     def _decode(self, row: int, record_id: str, ref: _Ref) -> Sample:
         assert self.image_size is not None
         image_CHW = _as_image(np.asarray(ref.images[ref.position]), ref.layout)
-        return Sample(record_id, row, resize(image_CHW, self.image_size), ref.label)
+        height, width = image_CHW.shape[1:]
+        resized_CHW = resize(image_CHW, self.image_size)
+        return Sample(record_id, row, resized_CHW, ref.label, (height, width))
 
 
 def _blocks(part: Part) -> Iterator[Part]:

@@ -13,8 +13,14 @@ from artifactgen.errors import RecordError
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP, lookup_table
 from artifactgen.rendering.figure.arrange import arrange
 from artifactgen.rendering.figure.geometry import Band, FigureSpec, Rect, Sizes, baseline
-from artifactgen.rendering.figure.template import INK, MUTED, block_title, draw_template
-from artifactgen.rendering.figure.ticks import tick_labels
+from artifactgen.rendering.figure.template import (
+    INK,
+    MUTED,
+    PAPER,
+    block_title,
+    draw_template,
+)
+from artifactgen.rendering.figure.ticks import tick_labels, with_mark
 from artifactgen.rendering.image import resize_picture
 from artifactgen.rendering.overlay import OPACITY, heatmap, overlay, resize_maps
 from artifactgen.rendering.text import fit_text, load_font, write_text
@@ -35,7 +41,8 @@ class AttentionFigure:
 
     The heads of a block share one colour scale, from 0 to the percentile `clip_percentile` of their
     weights, so that they compare and one outlying patch does not leave the rest black. Above it a
-    weight has the last colour, and the colour bar then ends with "≥". Their mean is laid over the
+    weight has the last colour, and the colour bar then ends with "≥". A line on the bar marks what
+    every token would get of even attention. Their mean is laid over the
     pictures on a scale from 0 to its own largest weight, named beside the block.
 
     Maps are interpolated in float32 and then taken in 256 levels: `linear` stays within the values
@@ -150,11 +157,29 @@ class AttentionFigure:
         font = load_font(self._sizes.tick)
         length = self._sizes.gap // 2
         spacing = 1.5 * self._sizes.tick / bar.height
-        for fraction, label in tick_labels(top, spacing=spacing, clipped=clipped):
-            row = bar.bottom - 1 - round(fraction * (bar.height - 1))
+        ticks = tick_labels(top, spacing=spacing, clipped=clipped)
+        tokens = self.spec.tokens
+        if tokens is not None and 1 / tokens <= top:
+            mark = 1 / (tokens * top), f"1/{tokens}"
+            ticks = with_mark(ticks, mark, spacing=spacing)
+            self._draw_mark(canvas, bar, mark[0])
+        for fraction, label in ticks:
+            row = _bar_row(bar, fraction)
             canvas[row, bar.right : bar.right + length] = MUTED
             position = bar.right + length + length // 2, row
             write_text(canvas, label, position, font=font, color=MUTED, anchor="lm")
+
+    def _draw_mark(self, canvas: NDArray[np.uint8], bar: Rect, fraction: float) -> None:
+        """A line across the bar, white in its dark half, that stands out on both sides."""
+        row, length = _bar_row(bar, fraction), self._sizes.gap // 2
+        rows = slice(max(bar.top, row - 1), row + 1)
+        canvas[rows, bar.left - length : bar.right + length] = INK
+        if canvas[row + 1 if row + 1 < bar.bottom else row - 2, bar.left].mean() < 128:
+            canvas[rows, bar.left : bar.right] = PAPER
+
+
+def _bar_row(bar: Rect, fraction: float) -> int:
+    return bar.bottom - 1 - round(fraction * (bar.height - 1))
 
 
 def _divide(maps: NDArray[np.float32], top: float) -> NDArray[np.float32]:

@@ -141,6 +141,8 @@ class FigureSpec:
         image_size: (H, W) of the pictures.
         frame_names: names of the pictures of a record; empty for a single one.
         only_map: name of the only map where it is not a head's, such as a rollout; then A is 1.
+        tokens: N, over how many tokens a query's weights are spread; 1/N, which each would get of
+            even attention, is marked on the colour bars. None: no mark.
         width_px: width of the figure; fonts and distances grow with it.
     """
 
@@ -149,6 +151,7 @@ class FigureSpec:
     image_size: tuple[int, int]
     frame_names: tuple[str, ...] = ()
     only_map: str = ""
+    tokens: int | None = None
     width_px: int = MIN_WIDTH_PX
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from artifactgen.rendering.figure.geometry import (
 )
 from artifactgen.rendering.text import Color, fit_text, font_path, load_font, printable
 
+PAPER: Color = (255, 255, 255)
 INK: Color = (26, 26, 26)
 MUTED: Color = (102, 102, 102)
 

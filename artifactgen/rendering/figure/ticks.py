@@ -29,6 +29,21 @@ def tick_labels(top: float, *, spacing: float, clipped: bool) -> list[tuple[floa
     return [*below, (1.0, f"≥{_number(top, step / 10)}")]
 
 
+def with_mark(
+    ticks: list[tuple[float, str]], mark: tuple[float, str], *, spacing: float
+) -> list[tuple[float, str]]:
+    """The ticks with one more, which takes the place of those too near to it, but for the zero.
+
+    >>> with_mark([(0.0, "0"), (0.4, "0.02"), (0.8, "0.04")], (0.45, "1/45"), spacing=0.1)
+    [(0.0, '0'), (0.45, '1/45'), (0.8, '0.04')]
+    """
+    zero, *others = ticks
+    if mark[0] - zero[0] < spacing:
+        return ticks
+    far = [tick for tick in others if abs(tick[0] - mark[0]) >= spacing]
+    return sorted([zero, *far, mark])
+
+
 def _round_up(value: float) -> float:
     """The least of 1, 2 or 5 times a power of ten that is not below `value`."""
     power = 10.0 ** math.floor(math.log10(value))

@@ -1,0 +1,181 @@
+"""How often a classifier is right, and whether its mistakes say that the set-up is wrong.
+
+Labels and predictions are counted in pairs, as a sparse confusion matrix. A model that is no better
+than guessing was most probably given other pixels than it was trained on; one that is wrong in the
+same way everywhere counts its classes in another order than the labels do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifactgen.types import UNKNOWN_LABEL
+
+_LEAST_RECORDS = 16
+"""Fewer say nothing about chance."""
+_SIGMAS = 2.0
+"""One-sided: a guesser exceeds this in one case of forty."""
+_LEAST_KAPPA = 0.1
+"""Below it, a model is hardly better than a guesser, however sure that is."""
+_LEAST_KAPPA_GOOD, _LEAST_GAIN = 0.5, 0.15
+"""Another order of the classes explains mistakes if the model is good with it, and much better."""
+_RECORDS_PER_CLASS = 3
+"""Another order of the classes needs so many to be believed: it explains any few records."""
+_MAX_ASSIGNED = 2048
+"""Among more classes no other order is looked for: the matrix is dense there."""
+_MAX_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of (label, prediction), of the records whose label is known and comparable."""
+
+    pairs: Mapping[tuple[int, int], int]
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> Self:
+        """Count two arrays (n,); records with a negative label are left out."""
+        known = labels >= 0
+        both = np.stack([labels[known], predictions[known]], 1)
+        values, counts = np.unique(both, axis=0, return_counts=True)
+        return cls({(int(a), int(b)): int(n) for (a, b), n in zip(values, counts, strict=True)})
+
+    @classmethod
+    def total(cls, parts: Iterable[Confusion]) -> Self:
+        """All of several taken together."""
+        pairs: dict[tuple[int, int], int] = {}
+        for part in parts:
+            for pair, count in part.pairs.items():
+                pairs[pair] = pairs.get(pair, 0) + count
+        return cls(pairs)
+
+    @cached_property
+    def records(self) -> int:
+        """How many records there are."""
+        return sum(self.pairs.values())
+
+    @cached_property
+    def right(self) -> int:
+        """How many are predicted as they are labelled."""
+        return sum(count for (label, predicted), count in self.pairs.items() if label == predicted)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of records that are right; NaN of none."""
+        return self.right / self.records if self.records else math.nan
+
+    @cached_property
+    def by_class(self) -> dict[int, tuple[int, int]]:
+        """Label to (right, records), in the order of the labels."""
+        counts: dict[int, tuple[int, int]] = {}
+        for (label, predicted), count in sorted(self.pairs.items()):
+            right, records = counts.get(label, (0, 0))
+            counts[label] = right + count * (label == predicted), records + count
+        return counts
+
+    @cached_property
+    def chance(self) -> float:
+        """The accuracy to expect if predictions had nothing to do with labels.
+
+        From the frequencies of both, as in Cohen's kappa (Educational and Psychological
+        Measurement 20, 1960): a model that says the same of every record is a guesser.
+        """
+        labels: dict[int, int] = {}
+        predictions: dict[int, int] = {}
+        for (label, predicted), count in self.pairs.items():
+            labels[label] = labels.get(label, 0) + count
+            predictions[predicted] = predictions.get(predicted, 0) + count
+        both = sum(count * predictions.get(label, 0) for label, count in labels.items())
+        return both / self.records**2 if self.records else math.nan
+
+    @property
+    def is_near_chance(self) -> bool:
+        """Whether the predictions may as well be guesses; False where too few records tell."""
+        if self.records < _LEAST_RECORDS or len(self.by_class) < 2:
+            return False
+        chance = self.chance
+        deviation = math.sqrt(self.records * chance * (1 - chance))
+        is_likely = self.right <= self.records * chance + _SIGMAS * deviation
+        return is_likely or _kappa(self.accuracy, chance) < _LEAST_KAPPA
+
+    @property
+    def is_plainly_good(self) -> bool:
+        """Whether so many are right that the model was surely given what it was trained on."""
+        enough = self.records >= _LEAST_RECORDS and len(self.by_class) > 1
+        return enough and _kappa(self.accuracy, self.chance) >= _LEAST_KAPPA_GOOD
+
+    def explaining_order(self) -> dict[int, int]:
+        """Label to prediction, of the assignment of classes that most records agree with.
+
+        Empty where the classes are in order already, or no other order explains the predictions.
+        """
+        if self.records < _RECORDS_PER_CLASS * len(self.by_class) or len(self.by_class) < 2:
+            return {}
+        order = _assign(self.pairs)
+        explained = Confusion.total(
+            Confusion({(order.get(label, UNKNOWN_LABEL), predicted): count})
+            for (label, predicted), count in self.pairs.items()
+        )
+        is_better = explained.accuracy - self.accuracy >= _LEAST_GAIN
+        is_good = _kappa(explained.accuracy, explained.chance) >= _LEAST_KAPPA_GOOD
+        return order if is_better and is_good else {}
+
+    def line(self, names: Sequence[str]) -> str:
+        """`343 of 358 right (95.8 %); worst: three 71 %`."""
+        text = f"{self.right:,} of {self.records:,} right ({100 * self.accuracy:.1f} %)"
+        shares = {label: right / records for label, (right, records) in self.by_class.items()}
+        worst = min(shares, key=lambda label: shares[label], default=None)
+        if worst is None or self.right == self.records or len(shares) < 2:
+            return text
+        return f"{text}; worst: {names[worst]} {100 * shares[worst]:.0f} %"
+
+    def warning(self, names: Sequence[str]) -> str:
+        """What the mistakes say of the set-up, in a sentence or two; nothing where they do not."""
+        order = self.explaining_order()
+        if order:
+            moved = [(label, other) for label, other in order.items() if label != other]
+            shown = ", ".join(f"{names[a]} as {names[b]}" for a, b in moved[:_MAX_NAMED])
+            more = f" and {len(moved) - _MAX_NAMED} more" if moved[_MAX_NAMED:] else ""
+            return (
+                f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, and another "
+                f"order of the classes would explain it: the model gives {shown}{more}.\n"
+                "Set model.classes to the names of its outputs, in its order."
+            )
+        if not self.is_near_chance:
+            return ""
+        return (
+            f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, no better than "
+            f"guessing ({100 * self.chance:.1f} %).\n"
+            "Are the pixels scaled and normalised as in training (data.max_value, data.mean, "
+            "data.std, data.image_size), and is it the right checkpoint?"
+        )
+
+
+def _kappa(accuracy: float, chance: float) -> float:
+    """Cohen's kappa: 0 for a guesser, 1 where every record is right."""
+    return (accuracy - chance) / (1 - chance) if chance < 1 else 1.0
+
+
+def _assign(pairs: Mapping[tuple[int, int], int]) -> dict[int, int]:
+    """The one-to-one assignment of labels to predictions that most records agree with."""
+    from scipy.optimize import linear_sum_assignment  # takes a moment to import
+
+    labels = sorted({label for label, _ in pairs})
+    outputs = sorted({*labels, *(predicted for _, predicted in pairs)})
+    if len(outputs) > _MAX_ASSIGNED:
+        return {}
+    row, column = ({k: i for i, k in enumerate(keys)} for keys in (labels, outputs))
+    counts = np.zeros((len(labels), len(outputs)))
+    for (label, predicted), count in pairs.items():
+        counts[row[label], column[predicted]] = count
+    # Of assignments that agree equally, the one that leaves classes where they are.
+    counts[[row[k] for k in labels], [column[k] for k in labels]] += 0.5 / len(labels)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return {labels[i]: outputs[j] for i, j in zip(rows, columns, strict=True)}

@@ -1,0 +1,129 @@
+"""A first look at what a run is about: do pixels, labels and predictions make sense together?
+
+Before a run some records, evenly spaced over the data set, go through the model. A set-up that is
+wrong without failing shows here: nearly black images, another normalisation, classes in another
+order, another checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from artifactgen.confusion import Confusion
+from artifactgen.engine import Engine
+from artifactgen.introspect.taps import Taps
+from artifactgen.job import Job
+from artifactgen.pixels import PixelRange, describe, doubts
+from artifactgen.types import Sample
+
+_BATCH = 8
+_SECONDS = 5.0
+_STRIDE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """What some records say of the set-up."""
+
+    pixels: str
+    """Their type and range, and how they are scaled and normalised."""
+    accuracy: str
+    """How many of them are predicted as they are labelled; empty where that cannot be told."""
+    accuracy_warning: str
+    """What that says of the set-up; empty where it says nothing."""
+    doubts: tuple[str, ...]
+    """What else looks wrong, and what would mend it."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that looks wrong."""
+        return (*filter(None, [self.accuracy_warning]), *self.doubts)
+
+
+def look(job: Job, engine: Engine, samples: Sequence[Sample], *, records: int) -> FirstLook:
+    """Look at records, and at what the model says of them.
+
+    Args:
+        job: what is to be done.
+        engine: its model, on the CPU.
+        samples: records that were read already, at least one.
+        records: how many to look at in all; fewer where that would take more than some seconds.
+    """
+    seen, predictions = list(samples), _predict(engine, samples)
+    deadline = time.monotonic() + _SECONDS
+    batches = _batches(_evenly(job, max(0, records - len(samples))))
+    while time.monotonic() < deadline and (batch := next(batches, None)):
+        seen += batch
+        predictions += _predict(engine, batch)
+    return _judge(job, seen, predictions)
+
+
+def _judge(job: Job, samples: Sequence[Sample], predictions: Sequence[int]) -> FirstLook:
+    labels = [job.labels.of(sample.label) for sample in samples]
+    confusion = Confusion({})
+    if job.labels.comparable:
+        confusion = Confusion.of(np.array(labels), np.array(predictions))
+    pixels = PixelRange.of(sample.image_CHW for sample in samples)
+    # A model that is plainly right gets the pixels that it expects, whatever they look like.
+    odd = [] if confusion.is_plainly_good else doubts(pixels, job.normalization)
+    return FirstLook(
+        pixels=describe(pixels, job.normalization) + _resizing(samples),
+        accuracy=confusion.line(job.labels.names) if confusion.records else "",
+        accuracy_warning=confusion.warning(job.labels.names),
+        doubts=tuple(filter(None, [job.labels.doubt, *odd])),
+    )
+
+
+def _resizing(samples: Sequence[Sample]) -> str:
+    """What images were before they were resized; empty where they were not."""
+    sizes = Counter(sample.stored_size for sample in samples)
+    stored = [s for s, _ in sizes.most_common() if s not in (None, samples[0].image_CHW.shape[1:])]
+    if not stored:
+        return ""
+    height, width = stored[0] or (0, 0)
+    others = " and other sizes" if stored[1:] else ""
+    to_height, to_width = samples[0].image_CHW.shape[1:]
+    return f"; resized from {height} × {width}{others} to {to_height} × {to_width}"
+
+
+def _predict(engine: Engine, samples: Sequence[Sample]) -> list[int]:
+    """The class that the model gives each record; none without a classifier."""
+    if not engine.subject.has_head:
+        return []
+    images = np.stack([sample.image_CHW for sample in samples])
+    logits_BK = engine.forward(images, Taps()).logits_BK
+    assert logits_BK is not None
+    classes: list[int] = logits_BK.argmax(1).tolist()
+    return classes
+
+
+def _evenly(job: Job, records: int) -> Iterator[Sample]:
+    """Records that lie evenly spaced over all splits; those that cannot be read are left out.
+
+    In an order in which the first few of them are spread as well.
+    """
+    total = sum(map(len, job.catalog.splits.values()))
+    places = [(2 * i + 1) * total // (2 * records) for i in range(min(records, total))]
+    for place in (place for first in range(_STRIDE) for place in places[first::_STRIDE]):
+        for split, index in job.catalog.splits.items():
+            if place < len(index):
+                items = job.source.read(job.catalog, split, place, place + 1)
+                yield from (item for item in items if isinstance(item, Sample))
+                break
+            place -= len(index)
+
+
+def _batches(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+    batch: list[Sample] = []
+    for sample in samples:
+        batch.append(sample)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

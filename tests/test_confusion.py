@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score, confusion_matrix
+
+from artifactgen.confusion import Confusion, _kappa
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def guesses(records: int, classes: int, *, share_right: float, seed: int = 0) -> Confusion:
+    """A model that is right as often as that, and else guesses evenly."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(records) % classes
+    knows = rng.random(records) < share_right
+    predictions = np.where(knows, labels, rng.integers(0, classes, records))
+    return Confusion.of(labels, predictions)
+
+
+def reordered(records: int, classes: int, *, shift: int) -> Confusion:
+    labels = np.arange(records) % classes
+    predictions = (labels + shift) % classes
+    predictions[::20] = 0
+    return Confusion.of(labels, predictions)
+
+
+def test_counts_equal_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    labels, predictions = rng.integers(0, 7, 500), rng.integers(0, 7, 500)
+    found = Confusion.of(labels, predictions)
+    expected = confusion_matrix(labels, predictions)
+    assert all(found.pairs[i, j] == expected[i, j] for i, j in np.argwhere(expected).tolist())
+    assert found.right == np.trace(expected)
+    assert list(found.by_class) == list(range(7))
+    assert found.by_class[3] == (expected[3, 3], expected[3].sum())
+    kappa = _kappa(found.accuracy, found.chance)
+    assert kappa == pytest.approx(cohen_kappa_score(labels, predictions))
+
+
+def test_unknown_labels_are_left_out() -> None:
+    found = Confusion.of(np.array([-1, 0, 1, -1]), np.array([0, 0, 0, 1]))
+    assert (found.records, found.right) == (2, 1)
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    rng = np.random.default_rng(2)
+    labels, predictions = rng.integers(0, 5, 99), rng.integers(0, 5, 99)
+    parts = (Confusion.of(labels[i : i + 10], predictions[i : i + 10]) for i in range(0, 99, 10))
+    assert Confusion.total(parts).pairs == Confusion.of(labels, predictions).pairs
+
+
+def test_nothing_is_said_of_no_records() -> None:
+    none = Confusion.of(np.empty(0, np.int64), np.empty(0, np.int64))
+    assert math.isnan(none.accuracy)
+    assert none.warning(NAMES) == ""
+
+
+def test_the_line_names_the_worst_class() -> None:
+    labels = np.repeat(np.arange(10), 10)
+    predictions = labels.copy()
+    predictions[30:33] = 8
+    found = Confusion.of(labels, predictions)
+    assert found.line(NAMES) == "97 of 100 right (97.0 %); worst: three 70 %"
+    assert Confusion.of(labels, labels).line(NAMES) == "100 of 100 right (100.0 %)"
+
+
+@pytest.mark.parametrize(("records", "classes"), [(32, 10), (32, 2), (358, 10), (2000, 100)])
+def test_guessers_are_near_chance_but_for_a_few_by_luck(records: int, classes: int) -> None:
+    found = [guesses(records, classes, share_right=0.0, seed=seed) for seed in range(100)]
+    assert sum(guesser.is_near_chance for guesser in found) >= 93
+    assert not any(guesser.explaining_order() for guesser in found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("records", "classes", "share_right"),
+    [(32, 10, 0.7), (32, 3, 0.8), (358, 10, 0.4), (32, 1000, 0.5), (2000, 100, 0.3)],
+)
+def test_a_model_that_knows_something_is_not(
+    records: int, classes: int, share_right: float, seed: int
+) -> None:
+    found = guesses(records, classes, share_right=share_right, seed=seed)
+    assert not found.is_near_chance
+    assert found.warning(NAMES * 100) == ""
+
+
+def test_a_model_that_says_the_same_of_every_record_is_a_guesser() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    found = Confusion.of(labels, np.zeros(100, np.int64))
+    assert found.accuracy == 0.9
+    assert "no better than guessing (90.0 %)" in found.warning(NAMES)
+
+
+def test_one_class_alone_tells_nothing_about_chance() -> None:
+    found = Confusion.of(np.zeros(50, np.int64), np.zeros(50, np.int64))
+    assert found.warning(NAMES) == ""
+
+
+def test_few_records_tell_nothing_about_chance() -> None:
+    assert guesses(10, 5, share_right=0.0).warning(NAMES) == ""
+
+
+def test_another_order_of_the_classes_is_told() -> None:
+    found = reordered(200, 10, shift=1)
+    assert found.explaining_order() == {k: (k + 1) % 10 for k in range(10)}
+    assert "the model gives zero as one, one as two" in found.warning(NAMES)
+    assert "Set model.classes" in found.warning(NAMES)
+
+
+def test_two_classes_that_changed_places_are_told() -> None:
+    labels = np.arange(300) % 5
+    predictions = np.where(labels == 1, 4, np.where(labels == 4, 1, labels))
+    found = Confusion.of(labels, predictions)
+    assert found.accuracy == 0.6
+    order = found.explaining_order()
+    assert {a: b for a, b in order.items() if a != b} == {1: 4, 4: 1}
+
+
+def test_an_order_is_not_read_into_a_few_records_of_many_classes() -> None:
+    """Of one record for each class, some assignment always explains everything."""
+    found = Confusion.of(np.arange(32), np.roll(np.arange(32), 7))
+    assert not found.explaining_order()
+
+
+def test_two_classes_the_wrong_way_round() -> None:
+    found = reordered(40, 2, shift=1)
+    assert found.explaining_order() == {0: 1, 1: 0}

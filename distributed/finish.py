@@ -135,7 +135,7 @@ def _report(
         },
         first_look={"pixels": ready.first_look.pixels, "accuracy": ready.first_look.accuracy},
         accuracy=verdict.report(),
-        warnings=verdict.warnings,
+        warnings=(*ready.first_look.doubts, *verdict.warnings),
         device=devices.name,
         workers=workers.count,
         started=run.clock.started,

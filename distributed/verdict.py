@@ -26,6 +26,7 @@ class Verdict:
     confusions: Mapping[str, Confusion]
     """Split to its counts; those without labels or predictions are left out."""
     warnings: tuple[str, ...]
+    """What all records say; the doubts of the first look stand beside them."""
 
     def lines(self) -> list[str]:
         """`test: 343 of 358 right (95.8 %); worst: three 71 %`."""
@@ -63,9 +64,7 @@ def judge(run: Run, ready: Preflight, results: Mapping[str, Mapping[str, Any]]) 
         for split, found in confusions.items()
         if (warning := found.warning(labels.names))
     ]
-    # What the first records said of the accuracy, all of them say better.
-    early = [w for w in ready.first_look.warnings if w != ready.first_look.accuracy_warning]
-    return Verdict(labels.names, confusions, (*early, *warnings, *_empty_maps(results)))
+    return Verdict(labels.names, confusions, (*warnings, *_empty_maps(results)))
 
 
 def read_confusions(run: Run, results: Mapping[str, Any]) -> dict[str, Confusion]:

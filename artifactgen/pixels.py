@@ -35,9 +35,8 @@ class PixelRange:
     @classmethod
     def of(cls, images: Iterable[Image]) -> Self:
         """Of at least one image; NaN where no pixel is finite."""
-        each = [_extremes(image) for image in images]
-        low, high = min(low for _, low, _ in each), max(high for *_, high in each)
-        return cls(each[0][0], low, high)
+        dtypes, lows, highs = zip(*map(_extremes, images), strict=True)
+        return cls(dtypes[0], float(np.fmin.reduce(lows)), float(np.fmax.reduce(highs)))
 
     def __str__(self) -> str:
         return f"{self.dtype}, {_number(self.low)} to {_number(self.high)}"
@@ -116,7 +115,7 @@ def _float_doubts(pixels: PixelRange, normalization: Normalization) -> list[str]
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) else f"{value:.3g}"
+    return f"{value:,.0f}" if value.is_integer() else f"{value:.3g}"
 
 
 def _listed(values: Sequence[float]) -> str:

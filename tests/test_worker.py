@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import h5py
@@ -15,11 +15,13 @@ import timm
 import torch
 
 from artifactgen.artifacts.attention import AttentionMaps
+from artifactgen.artifacts.base import Arrays, Artifact, BoundArtifact, Subject, Tensors, View
 from artifactgen.artifacts.cam.gradcam import GradCAM
 from artifactgen.artifacts.embedding import Embedding
 from artifactgen.data.hdf5 import Hdf5
 from artifactgen.engine import Normalization
-from artifactgen.errors import CheckpointError, DataError
+from artifactgen.errors import CheckpointError, DataError, RecordError
+from artifactgen.introspect.forward import Pass
 from artifactgen.job import Job
 from artifactgen.labels import match_labels
 from artifactgen.models.checkpoint import read_checkpoint
@@ -353,3 +355,85 @@ def test_the_preflight_looks_for_a_record_that_can_be_read(make_job: MakeJob) ->
     broken = make_job(images, name="broken")
     with pytest.raises(DataError, match=r"(?s)first 10 records.*patient_0"):
         preflight(broken, load(broken))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picky(Artifact):
+    """A kind that cannot draw some records."""
+
+    files: ClassVar[tuple[str, ...]] = ("picky/*.png",)
+    refused: tuple[str, ...] = ("patient_2", "patient_9")
+
+    def bind(self, subject: Subject) -> BoundPicky:
+        return BoundPicky(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPicky(BoundArtifact):
+    options: Picky
+
+    def compute(self, forward_pass: Pass) -> Tensors:
+        return {}
+
+    def draw(self, view: View, arrays: Arrays) -> Iterator[tuple[str, bytes]]:
+        yield f"picky/{view.sample.record_id}_a.png", b"first"
+        if view.sample.record_id in self.options.refused:
+            raise RecordError("its second picture cannot be drawn")
+        yield f"picky/{view.sample.record_id}_b.png", b"second"
+
+
+def test_a_record_that_cannot_be_drawn_is_a_failure_and_leaves_no_picture(
+    make_job: MakeJob,
+) -> None:
+    job = make_job(artifacts={**KINDS, "picky": Picky()})
+    whole = do(make_job(name="whole"))
+    done = do(job)
+    assert [(f.record_id, f.row, f.stage, f.reason) for f in done.receipt.failures] == [
+        ("patient_2", 2, "draw", "its second picture cannot be drawn"),
+        ("patient_9", 9, "draw", "its second picture cannot be drawn"),
+    ]
+    kept = [row for row in range(RECORDS) if row not in (2, 9)]
+    assert done.receipt.records == len(kept)
+    assert done.ids == [IDS[row] for row in kept]
+    for name, column in done.columns.items():
+        assert np.array_equal(column, whole.columns[name][kept]), name
+    left = [str(path) for path in job.output_dir.rglob("*patient_2*")]
+    assert left == [str(job.output_dir / "gradcam" / "patient_2")]
+    assert not any((job.output_dir / "gradcam" / "patient_2").iterdir())
+
+
+def test_a_flipped_bit_of_any_picture_has_its_shard_done_again(make_job: MakeJob) -> None:
+    job = make_job()
+    do(job)
+
+    def is_done() -> bool:
+        return bool(committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint))
+
+    assert is_done()
+    pictures = sorted(job.output_dir.rglob("*.png"))
+    for path in pictures[:: len(pictures) // 6]:
+        content = bytearray(path.read_bytes())
+        place = len(content) // 2
+        content[place] ^= 1 << (place % 8)
+        path.write_bytes(content)
+        assert not is_done(), path
+        content[place] ^= 1 << (place % 8)
+        path.write_bytes(content)
+    assert is_done()
+
+
+def test_labels_are_written_as_the_classifier_counts_them(make_job: MakeJob) -> None:
+    outputs = CLASSES[::-1]
+    labels = match_labels(CLASSES, outputs, are_named=True, outputs_are_named=True)
+    done = do(make_job(classes=outputs, labels=labels))
+    assert done.columns["labels"].tolist() == [-1, 2, 1, 0, -1, 2, 1, 0, -1, 2]
+
+
+def test_empty_maps_are_counted(make_job: MakeJob) -> None:
+    job = make_job(save_maps=True)
+    done = do(job)
+    with h5py.File(next(job.output_dir.glob("maps/*/*.h5"))) as file:
+        empty_K = (~file["gradcam"][()].any((-2, -1))).sum(0).tolist()
+    assert any(empty_K)
+    counted = {f"gradcam: class {name}": n for name, n in zip(CLASSES, empty_K, strict=True) if n}
+    assert done.receipt.empty_maps == counted

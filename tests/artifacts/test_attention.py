@@ -258,3 +258,21 @@ def test_norms_of_queries_and_keys_work_in_bf16():
     attention = bound.compute(mixed)["attention"].numpy()
     assert attention.dtype == np.float32
     assert np.corrcoef(attention.ravel(), exact.ravel())[0, 1] > 0.99
+
+
+def test_attention_that_is_nearly_even_is_doubted() -> None:
+    model = random_model("test_vit", img_size=64)
+    bound = bind(AttentionMaps(layers=(0, 1)), model, (64, 64))
+    flat = np.full((4, 2, 2, 4, 4), 1 / 17, np.float32)
+    flat[..., 0, 0] *= 1.2
+    doubts = bound.doubts({"attention": flat})
+    assert len(doubts) == 2
+    assert doubts[1].startswith("Attention, block 1: nearly even over the image")
+    assert "gets 1.2 times the mean" in doubts[1]
+    flat[:, 0, :, 0, 0] *= 10
+    assert [doubt[:18] for doubt in bound.doubts({"attention": flat})] == ["Attention, block 1"]
+
+
+def test_the_figure_marks_what_every_token_would_get() -> None:
+    bound = bind(AttentionMaps(), random_model("test_vit", img_size=64), (64, 64))
+    assert bound.figure.spec.tokens == 17  # 4 × 4 patches and the class token

@@ -1,6 +1,7 @@
 import itertools
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -195,6 +196,31 @@ def test_the_colorbar_runs_from_the_lowest_to_the_highest_color():
         bar = canvas[band.colorbar.pixels]
         np.testing.assert_array_equal(bar[0, 0], lookup_table("viridis")[255])
         np.testing.assert_array_equal(bar[-1, -1], lookup_table("viridis")[0])
+
+
+def test_what_even_attention_would_give_is_marked_beside_the_bar_alone():
+    plain = a_layout(blocks=2)
+    marked = replace(plain, tokens=197)
+    images, attention = a_record(plain)
+    canvases = [drawn(AttentionFigure(layout), images, attention) for layout in (plain, marked)]
+    differs = (canvases[0] != canvases[1]).any(-1)
+    for band in AttentionFigure(marked).geometry.bands:
+        bar = band.colorbar
+        beside = differs[bar.top : bar.bottom, bar.left - 10 :]
+        assert beside.any()
+        (rows,) = np.nonzero(differs[bar.top : bar.bottom, bar.left - 4])
+        assert len(rows) == 2
+        top = np.percentile(attention[0], 99.5, method="higher")
+        assert abs((bar.height - rows.mean()) / bar.height - 1 / 197 / top) < 0.15
+        differs[bar.top - 12 : bar.bottom + 12, bar.left - 10 :] = False
+    assert not differs.any()
+
+
+def test_a_mark_beyond_the_bar_is_left_out():
+    layout = replace(a_layout(), tokens=2)
+    images, attention = a_record(layout)
+    expected = drawn(AttentionFigure(a_layout()), images, attention)
+    np.testing.assert_array_equal(drawn(AttentionFigure(layout), images, attention), expected)
 
 
 HOSTILE = [

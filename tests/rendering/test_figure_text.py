@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from artifactgen.rendering.figure.ticks import tick_labels
+from artifactgen.rendering.figure.ticks import tick_labels, with_mark
 from artifactgen.rendering.text import ELLIPSIS, fit_text, load_font, printable, write_text
 
 FONT = load_font(24)
@@ -69,3 +69,15 @@ def test_labels_keep_their_distance(top, spacing, clipped):
 
 def test_an_all_zero_scale_has_one_tick():
     assert tick_labels(0.0, spacing=0.1, clipped=False) == [(0.0, "0")]
+
+
+@pytest.mark.parametrize("fraction", np.linspace(0, 1, 21).tolist())
+@pytest.mark.parametrize("clipped", [False, True])
+def test_a_mark_takes_the_place_of_labels_too_near_to_it(fraction, clipped):
+    ticks = tick_labels(0.05, spacing=0.1, clipped=clipped)
+    marked = with_mark(ticks, (fraction, "1/65"), spacing=0.1)
+    fractions = [place for place, _ in marked]
+    assert fractions == sorted(fractions)
+    assert (np.diff(fractions) >= 0.1 - 1e-9).all()
+    assert marked[0] == (0.0, "0")
+    assert ((fraction, "1/65") in marked) == (fraction >= 0.1)

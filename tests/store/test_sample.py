@@ -1,8 +1,10 @@
 import tracemalloc
 
+import pyarrow.parquet as pq
 import pytest
 
 from artifactgen.store.manifest import manifest_row, write_manifest
+from artifactgen.store.predictions import read_predictions
 from artifactgen.store.rows import Row
 from artifactgen.store.sample import quotas, sample_evenly
 from artifactgen.types import Failure
@@ -111,3 +113,31 @@ def test_memory_does_not_grow_with_the_manifest(tmp_path, monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0] + 50_000
+
+
+def test_row_groups_are_bounded_by_the_bytes_of_paths(tmp_path, monkeypatch):
+    """Of 1,000 classes a row has a thousand paths, and Arrow's text ends at 2 GiB."""
+    monkeypatch.setattr("artifactgen.store.manifest._BYTES_PER_GROUP", 5_000)
+    files = {"gradcam": [f"gradcam/r/class_{k}.png" for k in range(100)]}
+
+    def rows():
+        for row in range(20):
+            made = Row(f"r{row}", "test", row, label=0, prediction=0, files=files)
+            yield manifest_row(made, pt_row=None, status={"gradcam": "ok"})
+
+    path = tmp_path / "manifest.parquet"
+    write_manifest(path, rows(), kinds=["gradcam"], temp_dir=tmp_path / "tmp")
+    with pq.ParquetFile(path) as file:
+        assert file.num_row_groups == 7
+        table = file.read()
+    assert table["record_id"].to_pylist() == [f"r{row}" for row in range(20)]
+    assert table["gradcam_files"].to_pylist() == [files["gradcam"]] * 20
+
+
+def test_predictions_are_read_with_their_labels_and_without_failures(tmp_path):
+    path = write(tmp_path / "m.parquet", [0, 1, -1, 2], [0, 2, 1, 2], broken=(0,))
+    ((labels, predictions),) = read_predictions(path)
+    assert labels.tolist() == [1, -1, 2]
+    assert predictions.tolist() == [2, 1, 2]
+    without = write(tmp_path / "n.parquet", [0, 1])
+    assert [len(labels) for labels, _ in read_predictions(without)] == [0]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -123,6 +126,20 @@ def test_a_damaged_shard_is_done_again_and_no_other(
     kept = {path: path.stat().st_mtime_ns for path in rest}
     assert workspace.run(EXPERIMENT, CKPT).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in rest} == kept
+    assert_exact(workspace.output, finished.output)
+
+
+def test_flipped_bits_of_pictures_are_noticed_and_mended(
+    workspace: Workspace, finished: Workspace, interrupted: Workspace
+) -> None:
+    shutil.copytree(interrupted.output, workspace.output)
+    rng = random.Random(0)
+    pictures = sorted(workspace.output.glob("gradcam/train_00*/*.png"))
+    for path in rng.sample(pictures, 6):
+        content = bytearray(path.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+    assert workspace.run(EXPERIMENT, CKPT).exit_code == 0
     assert_exact(workspace.output, finished.output)
 
 
@@ -276,3 +293,24 @@ def test_a_default_that_is_another_now_is_noticed(workspace: Workspace) -> None:
     assert outcome.exit_code == 2
     assert "normalization.mean: [0.4, 0.4, 0.4] → [0.5, 0.5, 0.5]" in outcome.text
     assert "Go on with the versions that began it" in outcome.text
+
+
+def test_a_finished_run_in_a_read_only_place_is_complete(
+    workspace: Workspace, finished: Workspace
+) -> None:
+    """As in an archive; whoever may write everywhere sees it through a read-only mount."""
+    shutil.copytree(finished.output, workspace.output)
+    command = [sys.executable, "-m", "distributed.launch", "--config-dir", str(workspace.conf)]
+    command += [EXPERIMENT, CKPT]
+    if os.geteuid() == 0:
+        place = shlex.quote(str(workspace.output))
+        mount = f"mount --bind {place} {place} && mount -o remount,bind,ro {place}"
+        command = ["unshare", "--mount", "sh", "-c", f"{mount} && exec {shlex.join(command)}"]
+    else:
+        for path in (*workspace.output.rglob("*"), workspace.output):
+            path.chmod(path.stat().st_mode & ~0o222)
+    done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False)
+    if "unshare failed" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("no right to mount")
+    assert done.returncode == 0, done.stderr
+    assert "Complete: nothing to do." in done.stderr

@@ -42,8 +42,9 @@ class AttentionFigure:
     The heads of a block share one colour scale, from 0 to the percentile `clip_percentile` of their
     weights, so that they compare and one outlying patch does not leave the rest black. Above it a
     weight has the last colour, and the colour bar then ends with "≥". A line on the bar marks what
-    every token would get of even attention. Their mean is laid over the
-    pictures on a scale from 0 to its own largest weight, named beside the block.
+    every token would get of even attention; where all weights are less, the bar ends with "<".
+    Their mean is laid over the pictures on a scale from 0 to its own largest weight, named beside
+    the block.
 
     Maps are interpolated in float32 and then taken in 256 levels: `linear` stays within the values
     of its neighbours, `cubic` is smoother and overshoots, `nearest` shows the patches. Pictures are
@@ -163,6 +164,8 @@ class AttentionFigure:
             mark = 1 / (tokens * top), f"1/{tokens}"
             ticks = with_mark(ticks, mark, spacing=spacing)
             self._draw_mark(canvas, bar, mark[0])
+        elif tokens is not None and not clipped:
+            ticks = with_mark(ticks, (1.0, f"<1/{tokens}"), spacing=spacing)
         for fraction, label in ticks:
             row = _bar_row(bar, fraction)
             canvas[row, bar.right : bar.right + length] = MUTED

@@ -104,6 +104,7 @@ class Settings(_Section):
     accelerator: Accelerator = "auto"
     precision: Precision = "auto"
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.01
+    retry_failures: bool = False
     seed: int = 2022
     limit: Annotated[int, Field(gt=0)] | None = None
     overwrite: bool = False

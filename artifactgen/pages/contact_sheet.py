@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import Excerpt
+from artifactgen.data.reading import read_range
 from artifactgen.job import Job
 from artifactgen.pages.base import MergedRun
 from artifactgen.rendering.image import display_images
@@ -89,9 +90,9 @@ def _card(job: Job, split: str, record: Listed, excerpts: Sequence[Excerpt]) -> 
 
 def _image(job: Job, split: str, record: Listed) -> Panel:
     row = record.position
-    for item in job.source.read(job.catalog, split, row, row + 1):
-        if isinstance(item, Sample):
-            return display_images(item.image_CHW, job.catalog.frame_names)[0]
+    (item,) = read_range(job.source, job.catalog, split, row, row + 1)
+    if isinstance(item, Sample):
+        return display_images(item.image_CHW, job.catalog.frame_names)[0]
     return "not readable"
 
 

@@ -6,7 +6,7 @@ if its entry is there, was made with the same settings, and the files still are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,21 @@ def committed(
     A shard with a missing, broken or foreign entry, or with a file that changed since, is left
     out: it will be done again.
     """
-    receipts = ((shard, _read_entry(layout, scope, shard, fingerprint)) for shard in shards)
     return {
-        shard: receipt
-        for shard, receipt in receipts
-        if receipt
-        and all(is_intact(layout.root, file) for file in receipt.files)
+        receipt.shard: receipt
+        for receipt in recorded(layout, scope, shards, fingerprint=fingerprint)
+        if all(is_intact(layout.root, file) for file in receipt.files)
         and _has_pictures(layout.root, receipt)
     }
+
+
+def recorded(
+    layout: Layout, scope: str, shards: Iterable[Shard], *, fingerprint: str
+) -> Iterator[Receipt]:
+    """The receipts of the shards that were done, whatever became of their files."""
+    for shard in shards:
+        if receipt := _read_entry(layout, scope, shard, fingerprint):
+            yield receipt
 
 
 def _has_pictures(root: Path, receipt: Receipt) -> bool:

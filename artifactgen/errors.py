@@ -16,7 +16,10 @@ A message says what is wrong, where (file, record, key), why, and what to do abo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class ArtifactGenError(Exception):
@@ -71,3 +74,36 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"Did you mean {' or '.join(near)}?"
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"Known: {', '.join(names[:12])}{more}."
+
+
+@contextmanager
+def forbid_exit(who: str, doing: str, raised: type[ArtifactGenError]) -> Iterator[None]:
+    """Make an error of a `sys.exit` in the block, which would end the run as if it were complete.
+
+    Around code that is not ours, and never around a `yield`, where `GeneratorExit` is in order.
+
+    Args:
+        who: whose code it is.
+        doing: what it does here: `reading rows 4 to 6 of test`.
+        raised: the error.
+    """
+    try:
+        yield
+    except (SystemExit, GeneratorExit) as ending:
+        code = ending.code if isinstance(ending, SystemExit) else None
+        what = f"called sys.exit({'' if code is None else repr(code)})"
+        if isinstance(ending, GeneratorExit):
+            what = "raised GeneratorExit"
+        raise raised(f"{who} {what} while {doing} ({where_raised(ending)}).") from ending
+
+
+def where_raised(error: BaseException, *, module: str | None = None) -> str:
+    """File and line that an error comes from: `my_source.py, line 12`.
+
+    Args:
+        error: as it was caught.
+        module: file to look for first; the line that called what failed is more telling there.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((f for f in reversed(frames) if f.filename == module), frames[-1])
+    return f"{Path(frame.filename).name}, line {frame.lineno}"

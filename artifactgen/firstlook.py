@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from artifactgen.confusion import Confusion
+from artifactgen.data.reading import read_range, stack
 from artifactgen.engine import Engine
 from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
@@ -95,8 +96,7 @@ def _predict(engine: Engine, samples: Sequence[Sample]) -> list[int]:
     """The class that the model gives each record; none without a classifier."""
     if not engine.subject.has_head:
         return []
-    images = np.stack([sample.image_CHW for sample in samples])
-    logits_BK = engine.forward(images, Taps()).logits_BK
+    logits_BK = engine.forward(stack(samples), Taps()).logits_BK
     assert logits_BK is not None
     classes: list[int] = logits_BK.argmax(1).tolist()
     return classes
@@ -112,8 +112,9 @@ def _evenly(job: Job, records: int) -> Iterator[Sample]:
     for place in (place for first in range(_STRIDE) for place in places[first::_STRIDE]):
         for split, index in job.catalog.splits.items():
             if place < len(index):
-                items = job.source.read(job.catalog, split, place, place + 1)
-                yield from (item for item in items if isinstance(item, Sample))
+                (item,) = read_range(job.source, job.catalog, split, place, place + 1)
+                if isinstance(item, Sample):
+                    yield item
                 break
             place -= len(index)
 

@@ -63,7 +63,8 @@ def merge(layout: Layout, scope: Scope, receipts: Sequence[Receipt], recipe: Rec
         "files": [[file.path, file.size_bytes, file.sha256] for file in written],
     }
     write_json(state.result, result, temp_dir=layout.temp)
-    shutil.rmtree(state.shards, ignore_errors=True)  # their rows are in the merged files now
+    if not failures:  # else those of the good shards serve `retry_failures`
+        shutil.rmtree(state.shards, ignore_errors=True)  # their rows are in the merged files now
 
 
 def _merge_split(

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from artifactgen.assembly import Assembly, assemble, make_engine, make_view
 from artifactgen.clock import Clock
+from artifactgen.data.reading import read_range, stack
 from artifactgen.device import make_reproducible
 from artifactgen.engine import InFlight, finite_rows
 from artifactgen.errors import RecordError
@@ -117,7 +118,8 @@ class Worker:
         step = -(-(stop - start) // job.reader_threads)
 
         def read(first: int) -> list[Sample | Failure]:
-            return list(job.source.read(job.catalog, split, first, min(first + step, stop)))
+            last = min(first + step, stop)
+            return read_range(job.source, job.catalog, split, first, last)
 
         return [self._readers.submit(read, first) for first in range(start, stop, step)]
 
@@ -125,8 +127,7 @@ class Worker:
         """Batches that the device has begun with."""
         for samples, failures in clock.each("read", self._batches(shard)):
             with clock("compute"):
-                images = [sample.image_CHW for sample in samples]
-                flight = self._engine.start(np.stack(images)) if images else None
+                flight = self._engine.start(stack(samples)) if samples else None
             yield samples, failures, flight
 
     def _finish(

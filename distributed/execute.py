@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
 from artifactgen.artifacts.base import Artifact
 from artifactgen.assembly import Assembly
 from artifactgen.device import Devices
-from artifactgen.errors import ConfigError, OutputError, RunError, UsageError
+from artifactgen.errors import ConfigError, OutputError, RunError, UsageError, forbid_exit
 from artifactgen.pages.base import MergedRun, Page
 from artifactgen.plan import Scope
 from artifactgen.preflight import RECORDS_LOOKED_AT, Preflight, preflight
@@ -157,13 +157,18 @@ def _open(run: Run, patterns: Sequence[str]) -> None:
     if changes:
         log.info("overwrite=true: removing what other settings made: %s", "; ".join(changes))
         remove_owned(run.layout)
+    if run.is_mended():
+        log.warning(
+            "retry_failures=true: the files of the data set hold other bytes than before. Only "
+            "shards with failures are read again; that the rest is unchanged is taken on trust."
+        )
     open_output(run.layout, run.inputs.deciding, patterns=patterns)
 
 
 def _do(run: Run, ready: Preflight, devices: Devices) -> None:
     layout, pages = run.layout, run.inputs.pages.values()
     with run.clock("resume"):
-        open_scopes = [scope for scope in run.scopes if run.result(scope.name) is None]
+        open_scopes = [scope for scope in run.scopes if run.is_open(scope.name)]
         done = _done_before(run, open_scopes)
     tasks = [task for scope in open_scopes for task in scope.tasks(done)]
     workers = run.inputs.runner.staff(devices, tasks=len(tasks))
@@ -186,6 +191,7 @@ def _do(run: Run, ready: Preflight, devices: Devices) -> None:
         total = sum(scope.records for scope in open_scopes)
         for receipt in watch(_receipts(run, ready, tasks, workers), total=total, done=already):
             done[receipt.shard] = receipt
+    _require_all(open_scopes, done)
     with run.clock("merge"):
         for scope in open_scopes:
             merge(layout, scope, [done[shard] for shard in scope.shards], recipe(run, ready))
@@ -210,20 +216,37 @@ def _receipts(
         raise RunError(str(error)) from error
 
 
+def _require_all(scopes: Sequence[Scope], done: Mapping[Shard, Receipt]) -> None:
+    """`RunError` where the workers ended without an error, and shards are not done."""
+    missing = [shard.name for scope in scopes for shard in scope.shards if shard not in done]
+    if missing:
+        raise RunError(
+            f"The workers ended without an error, but {len(missing)} shards are not done: "
+            f"{', '.join(missing[:5])}{', …' if missing[5:] else ''}."
+        )
+
+
 def _write_pages(run: Run, merged: MergedRun) -> None:
     """The pages that are missing, of the splits of this run."""
-    for page in run.inputs.pages.values():
+    for name, page in run.inputs.pages.items():
         for scope in run.scopes:
             if page.is_due(run.layout, scope.name):
-                page.write(merged, scope.name)
+                with forbid_exit(f"The page {name}", f"drawing {scope.name}", RunError):
+                    page.write(merged, scope.name)
     write_json(run.layout.pages, run.page_options(), temp_dir=run.layout.temp)
 
 
 def _done_before(run: Run, scopes: Sequence[Scope]) -> dict[Shard, Receipt]:
+    """What need not be done; with `retry_failures` shards that hold failures are not of it."""
     done: dict[Shard, Receipt] = {}
     for scope in scopes:
         done |= committed(run.layout, scope.name, scope.shards, fingerprint=run.inputs.fingerprint)
-    return done
+    failed = [receipt for receipt in done.values() if receipt.failures]
+    if not run.settings.retry_failures or not failed:
+        return done
+    records = sum(len(receipt.failures) for receipt in failed)
+    log.info("retry_failures: %d records failed, in %d shards", records, len(failed))
+    return {shard: receipt for shard, receipt in done.items() if not receipt.failures}
 
 
 def _check_space(run: Run, ready: Preflight, *, records: int) -> None:

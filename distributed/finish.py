@@ -97,7 +97,8 @@ def _check_failures(run: Run, results: Mapping[str, Mapping[str, Any]]) -> None:
         f"{run.settings.max_failures} allows; the rest is complete.\n"
         f"The first, {first.record_id}: {first.reason}\n"
         + ("" if run.settings.record_id else f"All are in {run.layout.root / 'failures.csv'}.\n")
-        + "To accept them, raise max_failures."
+        + "To do them again, once what ails them is mended, add retry_failures=true; "
+        "to accept them, raise max_failures."
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 from artifactgen.data.base import Catalog, Source
+from artifactgen.data.reading import scan_source
 from artifactgen.errors import ConfigError, DataError, did_you_mean
 from artifactgen.models.file import CheckpointFile, check, identify
 from artifactgen.pages.base import Page
@@ -21,6 +22,10 @@ from distributed.settings import ArtifactSettings, ClassSettings, Settings
 
 _PLACES = ("root", "path")
 """Options of sources that say where the data lies, not what it is."""
+_LIMITS = ("max_pixels",)
+"""Those that say which records fail; a failure is on record, and may be done again."""
+CONTENT = "data.content"
+"""What of the settings may be another one for `retry_failures`: the records were mended."""
 _USUAL_SPLITS = ("train", "val", "test")
 
 
@@ -39,8 +44,9 @@ class Inputs:
     switched_off: tuple[str, ...]
     """The kinds that are not."""
     deciding: Mapping[str, Any]
-    """What decides the bytes of the artifacts, as it was asked for; the fingerprint is of this."""
+    """What decides the bytes of the artifacts, as it was asked for."""
     fingerprint: str
+    """Of these, but for what the records hold: shards without failures outlive their mending."""
     all_splits: tuple[str, ...]
     """Every split of the data set, train, val and test first."""
     absent_splits: tuple[str, ...]
@@ -65,7 +71,7 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
     source = build_source(settings)
     checkpoint = identify(settings.ckpt_path)
     checkpoint = replace(checkpoint, path=checkpoint.path.absolute())
-    catalog = source.scan()
+    catalog = scan_source(source)
     splits, absent = choose_splits(settings.splits, catalog)
     _check_channels(settings, catalog)
     deciding = deciding_settings(settings, wanted, source, catalog, checkpoint)
@@ -78,7 +84,7 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
         kinds=wanted,
         switched_off=tuple(name for name in kinds if name not in wanted),
         deciding=deciding,
-        fingerprint=fingerprint(deciding),
+        fingerprint=fingerprint(_without_content(deciding)),
         all_splits=usual_order(catalog),
         absent_splits=absent,
     )
@@ -148,12 +154,13 @@ def deciding_settings(
     the precision, is decided once for a directory, see `artifactgen.store.calibrated`.
     """
     data = settings.data
-    options = {k: v for k, v in plain(source).items() if k not in _PLACES}
+    options = {k: v for k, v in plain(source).items() if k not in (*_PLACES, *_LIMITS)}
     return {
         "data": {
             "source": data.target,
             **options,
             "identity": catalog.identity,
+            "content": catalog.content,
             "batch_size": data.batch_size,
             "mean": plain(data.mean),
             "std": plain(data.std),
@@ -168,6 +175,11 @@ def deciding_settings(
             name: {"_target_": kind.target, **plain(kind.options)} for name, kind in kinds.items()
         },
     }
+
+
+def _without_content(deciding: Mapping[str, Any]) -> dict[str, Any]:
+    section, _, key = CONTENT.partition(".")
+    return {**deciding, section: {k: v for k, v in deciding[section].items() if k != key}}
 
 
 def plain(value: Any) -> Any:

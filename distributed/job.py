@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from artifactgen.clock import Clock
-from artifactgen.errors import ArtifactGenError, ConfigError, RunError
+from artifactgen.errors import ArtifactGenError, ConfigError, RunError, forbid_exit
 from artifactgen.store.layout import safe_name
 from artifactgen.store.output import check_output
 from distributed import describe
@@ -45,7 +45,8 @@ def run_job(config: DictConfig) -> None:
         ArtifactGenError: a job of a sweep failed; it was reported, and the other jobs go on.
     """
     try:
-        _run(config)
+        with forbid_exit("Code of the configuration", "the job was running", RunError):
+            _run(config)
     except ArtifactGenError as error:
         if HydraConfig.get().mode == RunMode.RUN:
             raise JobFailedError(error) from error

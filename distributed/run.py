@@ -11,9 +11,10 @@ from artifactgen.errors import OutputError
 from artifactgen.plan import Scope, plan_records, plan_splits
 from artifactgen.store.atomic import read_json
 from artifactgen.store.layout import REPORTS, Layout
+from artifactgen.store.ledger import recorded
 from artifactgen.store.output import difference_to, refuse_other_settings
 from artifactgen.store.results import merged
-from distributed.inputs import Inputs, plain
+from distributed.inputs import CONTENT, Inputs, plain
 from distributed.settings import Settings
 
 
@@ -39,6 +40,26 @@ class Run:
         """What a scope was merged to with these settings; None where that is still to be done."""
         return merged(self.layout, scope, fingerprint=self.inputs.fingerprint)
 
+    def is_open(self, scope: str) -> bool:
+        """Whether a scope is still to be done, or has failures that are to be done again."""
+        result = self.result(scope)
+        return result is None or (self.settings.retry_failures and result["failures"] > 0)
+
+    def is_mended(self) -> bool:
+        """Whether the same records hold other bytes now, which `retry_failures` is there for."""
+        return any(map(_is_of_content, difference_to(self.layout, self.inputs.deciding))) and (
+            self.settings.retry_failures and self._has_failures()
+        )
+
+    def _has_failures(self) -> bool:
+        return any(
+            receipt.failures
+            for scope in self.scopes
+            for receipt in recorded(
+                self.layout, scope.name, scope.shards, fingerprint=self.inputs.fingerprint
+            )
+        )
+
     def changes(self) -> list[str]:
         """How the settings differ from those that made what is there, where it may be replaced.
 
@@ -46,6 +67,8 @@ class Run:
             OutputError: they differ, and it may not.
         """
         changes = difference_to(self.layout, self.inputs.deciding)
+        if self.is_mended():
+            changes = [line for line in changes if not _is_of_content(line)]
         if changes and not self.settings.overwrite:
             refuse_other_settings(self.layout, changes)
         if changes and self.settings.record_id:
@@ -69,11 +92,13 @@ class Run:
 
     def is_complete(self) -> bool:
         """Whether everything is there that was asked for, made with these settings."""
-        results = [self.result(scope.name) for scope in self.scopes]
         if self.settings.record_id:
+            results = [self.result(scope.name) for scope in self.scopes]
             return all(result is not None and not result["failures"] for result in results)
         reports = (self.layout.root / name for name in REPORTS)
-        if None in results or not all(report.exists() for report in reports):
+        if any(self.is_open(scope.name) for scope in self.scopes):
+            return False
+        if not all(report.exists() for report in reports):
             return False
         if self.pages_changed():
             return False
@@ -82,6 +107,10 @@ class Run:
             for page in self.inputs.pages.values()
             for scope in self.scopes
         )
+
+
+def _is_of_content(change: str) -> bool:
+    return change.startswith(f"{CONTENT}: ")
 
 
 def plan(settings: Settings, inputs: Inputs) -> tuple[Scope, ...]:

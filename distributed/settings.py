@@ -116,6 +116,7 @@ class Settings(_Section):
     accelerator: Accelerator = "auto"
     precision: Precision = "auto"
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.01
+    retry_failures: bool = False
     strict: bool = False
     check_space: bool = True
     seed: int = 2022

@@ -326,7 +326,7 @@ def test_a_data_set_that_goes_away_stops_the_shard_without_a_commit(make_job: Ma
     job = make_job()
     worker = Worker(job)
     Path(job.source.path).write_bytes(b"no longer HDF5")
-    with pytest.raises(OSError):
+    with pytest.raises(DataError, match=r"Hdf5 raised .* while reading rows 0 to 1 of train"):
         worker(Task("train", SHARD))
     assert committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint) == {}
 

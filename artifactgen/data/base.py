@@ -7,12 +7,32 @@ in `configs/data/` that names its class; see `docs/extending.md`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from artifactgen.errors import RecordError
 from artifactgen.types import Failure, Sample
+
+MAX_ID_LENGTH = 1024
+"""Characters of a record id. Ids stand in reports, tables and pictures, and millions in memory."""
+
+MAX_CLASSES = 1_000_000
+"""Of a data set. A label beyond is a mistake, and each class has a name in memory."""
+
+_OF_THE_FILE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "ELOOP"),
+        *("ENAMETOOLONG", "EINVAL", "ENXIO", "EOVERFLOW", "EILSEQ"),
+    )
+)
+"""Errors that are of one file, for good. All others are of the machine, its disks and its network,
+and pass: ESTALE, EIO, ETIMEDOUT, EMFILE, ENOMEM, ECONNRESET, EHOSTDOWN and what else there is."""
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+_MAX_REASON = 1000
 
 
 class SplitIndex(Protocol):
@@ -37,11 +57,16 @@ class Catalog:
     channels: int
     """C of every sample's image."""
     identity: str
-    """Digest of the data set (ids, file names, sizes, labels), not of where it lies."""
+    """Digest of which records there are (ids, labels, splits, names of files), not of where they
+    lie. Another one is another data set."""
+    content: str = ""
+    """Digest of what the records hold (sizes, and bytes out of the files). Another one is the data
+    set with other pixels: no run goes on with it, save to do failed records again."""
     frame_names: tuple[str, ...] = ()
     """Names of the channels where each is a picture of its own, like the frames of a cine."""
     highest_label: tuple[str, int] | None = None
-    """(record id, label) of the highest label, where classes have no names but their numbers."""
+    """Id and label of the record with the highest, where `classes` are no names that were given
+    but numbers up to it; None where they were given, or where there is no label."""
 
 
 class Source(Protocol):
@@ -70,6 +95,7 @@ def decode_each(
     *,
     split: str,
     start: int,
+    place: Path | None = None,
 ) -> Iterator[Sample | Failure]:
     """Decode records one at a time, so that a broken one becomes a `Failure` and harms no other.
 
@@ -78,12 +104,56 @@ def decode_each(
         decode: (row, record id, reference) to a `Sample`; may raise anything.
         split: name of the split, for the failures.
         start: row of the first record in the split.
+        place: folder that the files of all records lie in. Where it is gone or empty, its file
+            system is not mounted, and no file can be missed.
+
+    Raises:
+        OSError, MemoryError: what is no record's fault and may pass, such as a file server that
+            does not answer. No record fails by it.
     """
     for row, (record_id, ref) in enumerate(refs, start):
         try:
             yield decode(row, record_id, ref)
+        except MemoryError:
+            raise
         except RecordError as error:
-            yield Failure(record_id, split, row, "read", str(error))
+            reason = str(error)
+        except OSError as error:
+            if not is_of_the_file(error, place=place):
+                raise
+            reason = _told(error)
         # A decoder meets every kind of broken file, and libraries raise every kind of error.
         except Exception as error:  # noqa: BLE001
-            yield Failure(record_id, split, row, "read", f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            continue
+        yield Failure(record_id, split, row, "read", reason[:_MAX_REASON])
+
+
+def is_of_the_file(error: OSError, *, place: Path | None = None) -> bool:
+    """Whether an error is of the file that was read, and comes again; else it may pass.
+
+    Without a number it is what a library says of the content.
+
+    Args:
+        error: as it was raised.
+        place: see `decode_each`.
+    """
+    if error.errno is None:
+        return True
+    if error.errno in _NOT_THERE and place is not None and _is_gone(place):
+        return False
+    return error.errno in _OF_THE_FILE
+
+
+def _is_gone(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is None
+    except OSError:
+        return True
+
+
+def _told(error: OSError) -> str:
+    if error.errno is None:
+        return f"{type(error).__name__}: {error}"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifactgen.data.base import Catalog, decode_each
-from artifactgen.data.image import centre_crop_or_pad, resize, scale_to_unit
+from artifactgen.data.base import Catalog, decode_each, is_of_the_file
+from artifactgen.data.content import content_digest
+from artifactgen.data.image import MAX_PIXELS, centre_crop_or_pad, resize, scale_to_unit
 from artifactgen.data.nifti import read_frames
 from artifactgen.errors import ConfigError, DataError
 from artifactgen.types import UNKNOWN_LABEL, Failure, Sample
@@ -25,6 +26,9 @@ FRAME_NAMES = ("ED", "mid", "ES")
 _LAYOUT = """Expected: <root>/training/patient001/{Info.cfg, patient001_4d.nii.gz}, …
           <root>/testing/patient101/{Info.cfg, patient101_4d.nii.gz}, …"""
 _MAX_NAMED = 5
+_BLOCKS = 8
+"""Of a cine, for the digest of its content. They are packed by gzip, whose checksum is among them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class Patient:
     """`training` or `testing`."""
     cine: str
     """Absolute path of the 4-D file."""
-    cine_bytes: int
+    content: bytes
+    """Digest of the 4-D file."""
     frames: tuple[int, int, int]
     """Indices from 0 of end-diastole, the frame midway (rounded down) and end-systole."""
     group: str | None
@@ -80,9 +85,11 @@ class CmrAcdc:
     seed: int = 2022
     classes: tuple[str, ...] | None = None
     """Diagnoses in the order of their labels; None = alphabetical."""
+    max_pixels: int = MAX_PIXELS
+    """A record whose frames have more, H × W, is a `Failure`."""
 
     def scan(self) -> Catalog:
-        """List the patients and read their `Info.cfg`; no image is opened.
+        """List the patients and read their `Info.cfg`; no image is decoded.
 
         Raises:
             DataError: no release at the root, or unusable patients (the first five are named).
@@ -98,6 +105,7 @@ class CmrAcdc:
             classes=classes,
             channels=len(FRAME_NAMES),
             identity=_identity(splits, classes),
+            content=_content(splits),
             frame_names=FRAME_NAMES,
         )
 
@@ -108,11 +116,11 @@ class CmrAcdc:
         index = catalog.splits[split]
         assert isinstance(index, PatientIndex)
         refs = [(patient.record_id, patient) for patient in index.patients[start:stop]]
-        return decode_each(refs, self._decode, split=split, start=start)
+        return decode_each(refs, self._decode, split=split, start=start, place=Path(self.root))
 
     def _decode(self, row: int, record_id: str, patient: Patient) -> Sample:
         assert self.image_size is not None, "the driver fills in the model's input size"
-        frames_CHW = read_frames(Path(patient.cine), patient.frames)
+        frames_CHW = read_frames(Path(patient.cine), patient.frames, max_pixels=self.max_pixels)
         crop = self.image_size if self.crop_size is None else (self.crop_size, self.crop_size)
         image_CHW = scale_to_unit(centre_crop_or_pad(frames_CHW, crop))
         return Sample(record_id, row, resize(image_CHW, self.image_size), patient.label, crop)
@@ -176,7 +184,7 @@ def _scan_patient(folder: Path, classes: Sequence[str]) -> Patient:
         record_id=folder.name,
         folder=folder.parent.name,
         cine=str(cine.absolute()),
-        cine_bytes=cine.stat().st_size,
+        content=content_digest(cine, blocks=_BLOCKS),
         frames=(end_diastole - 1, midway - 1, end_systole - 1),
         group=group,
         label=UNKNOWN_LABEL if group is None else classes.index(group),
@@ -196,7 +204,11 @@ def _read_info(path: Path) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise DataError("no Info.cfg") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        if is_of_the_file(error):
+            raise DataError(f"Info.cfg cannot be read: {error}") from error
+        raise
+    except UnicodeDecodeError as error:
         raise DataError(f"Info.cfg cannot be read: {error}") from error
     pairs = (line.partition(":") for line in lines if ":" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
@@ -253,6 +265,14 @@ def _identity(splits: Mapping[str, Iterable[Patient]], classes: Sequence[str]) -
         for patient in patients:
             # Where the release lies, and whether in `database/`, makes no difference.
             name = f"{patient.folder}/{patient.record_id}/{Path(patient.cine).name}"
-            fact = (split, name, patient.cine_bytes, patient.group, patient.frames)
+            fact = (split, name, patient.group, patient.frames)
             digest.update(repr(fact).encode())
+    return digest.hexdigest()
+
+
+def _content(splits: Mapping[str, Iterable[Patient]]) -> str:
+    digest = hashlib.sha256()
+    for _, patients in sorted(splits.items()):
+        for patient in patients:
+            digest.update(patient.content)
     return digest.hexdigest()

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from artifactgen.errors import RecordError
 from artifactgen.types import Image
+
+MAX_PIXELS = 100_000_000
+"""Of a picture, unless `data.max_pixels` says otherwise."""
+
+
+def require_pixels(size: Sequence[int], max_pixels: int) -> None:
+    """`RecordError` for a picture of `size` = (H, W) that is too large to be taken into memory."""
+    if (pixels := math.prod(size)) > max_pixels:
+        raise RecordError(
+            f"{size[0]:,} × {size[1]:,} = {pixels:,} pixels are more than "
+            f"data.max_pixels={max_pixels}; raise it if the memory is there"
+        )
 
 
 def centre_crop_or_pad(image_CHW: Image, size: tuple[int, int]) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -16,6 +17,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from artifactgen.data.image import require_pixels
 from artifactgen.errors import RecordError
 
 MAX_BYTES = 8 << 30
@@ -51,7 +53,9 @@ class _Voxels:
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_frames(path: Path, frames: Sequence[int], *, z: int | None = None) -> NDArray[np.float32]:
+def read_frames(
+    path: Path, frames: Sequence[int], *, z: int | None = None, max_pixels: int | None = None
+) -> NDArray[np.float32]:
     """Frames of one slice of a cine, as a viewer shows them.
 
     A file of shape (X, Y, Z, T) gives (len(frames), Y, X): rows run along Y and columns along X,
@@ -61,11 +65,13 @@ def read_frames(path: Path, frames: Sequence[int], *, z: int | None = None) -> N
         path: a 4-D NIfTI-1 file.
         frames: indices of frames, from 0.
         z: index of the slice, from 0; None = the middle one, Z // 2.
+        max_pixels: see `read_nifti`.
 
     Raises:
-        RecordError: the file cannot be read, is not 4-D, lacks a frame, or holds NaN or Inf there.
+        RecordError: the file is no such cine, is not 4-D, lacks a frame, or holds NaN or Inf there.
+        OSError: it cannot be read.
     """
-    volume = read_nifti(path, ndim=4)
+    volume = read_nifti(path, ndim=4, max_pixels=max_pixels)
     n_frames, n_slices = volume.stored.shape[:2]
     if missing := [frame for frame in frames if not 0 <= frame < n_frames]:
         raise RecordError(f"{path}: no frame {missing[0] + 1}, it has {n_frames} frames")
@@ -77,7 +83,13 @@ def read_frames(path: Path, frames: Sequence[int], *, z: int | None = None) -> N
     return values_FYX
 
 
-def read_nifti(path: Path, *, ndim: int | None = None, max_bytes: int = MAX_BYTES) -> Volume:
+def read_nifti(
+    path: Path,
+    *,
+    ndim: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int | None = None,
+) -> Volume:
     """Read all voxels of a NIfTI-1 file; its header is checked before memory is taken.
 
     A slope of 0 means "not scaled", as the standard says
@@ -88,30 +100,36 @@ def read_nifti(path: Path, *, ndim: int | None = None, max_bytes: int = MAX_BYTE
         path: the file; gzip is recognised by its content.
         ndim: number of axes that the file must have; None = any.
         max_bytes: most bytes that the decompressed file may hold.
+        max_pixels: most pixels that one of its pictures, Y × X, may have: `data.max_pixels`.
 
     Raises:
-        RecordError: the file cannot be opened, is cut or corrupt, or its header makes no sense.
+        RecordError: the file is no NIfTI-1, is cut or corrupt, or its header makes no sense.
+        OSError: it cannot be opened or read, with the number that the system gave.
     """
     try:
-        return _read(path, ndim=ndim, max_bytes=max_bytes)
+        return _read(path, ndim=ndim, max_bytes=max_bytes, max_pixels=max_pixels)
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error.__cause__
     except EOFError as error:
         raise RecordError(f"{path}: cut short: the compressed data ends too early") from error
     except OSError as error:
-        raise RecordError(f"{path}: {error.strerror or error}") from error
+        if error.errno is not None:
+            raise
+        raise RecordError(f"{path}: {error}") from error  # of gzip, about the content
     except IsalError as error:  # type: ignore[misc]  # isal's stub declares an instance
         raise RecordError(f"{path}: corrupt compressed data: {error}") from error
 
 
-def _read(path: Path, *, ndim: int | None, max_bytes: int) -> Volume:
-    if not path.is_file():
-        raise RecordError("there is no such file" if not path.exists() else "not a regular file")
+def _read(path: Path, *, ndim: int | None, max_bytes: int, max_pixels: int | None) -> Volume:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise RecordError("not a regular file")
     with path.open("rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: BufferedIOBase = igzip.IGzipFile(fileobj=raw) if is_gzip else raw
         voxels = _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
+        if max_pixels is not None:
+            require_pixels(voxels.shape[1::-1], max_pixels)
         capacity = path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
         _check_size(voxels, capacity=capacity, max_bytes=max_bytes)
         body = _read_body(stream, voxels.stop - _HEADER_BYTES)

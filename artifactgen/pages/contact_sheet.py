@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import Excerpt
 from artifactgen.confusion import Confusion
+from artifactgen.data.reading import read_range
 from artifactgen.job import Job
 from artifactgen.pages.base import MergedRun
 from artifactgen.rendering.image import display_images
@@ -108,10 +109,10 @@ def _card(job: Job, split: str, record: Listed, excerpts: Sequence[Excerpt]) -> 
 
 def _image(job: Job, split: str, record: Listed) -> Panel:
     row = record.position
-    for item in job.source.read(job.catalog, split, row, row + 1):
-        if isinstance(item, Sample):
-            white = job.normalization.max_value
-            return display_images(item.image_CHW, job.catalog.frame_names, max_value=white)[0]
+    (item,) = read_range(job.source, job.catalog, split, row, row + 1)
+    if isinstance(item, Sample):
+        white = job.normalization.max_value
+        return display_images(item.image_CHW, job.catalog.frame_names, max_value=white)[0]
     return "not readable"
 
 

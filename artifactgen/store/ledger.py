@@ -6,9 +6,10 @@ if its entry is there, was made with the same settings, and the files still are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,19 @@ def committed(
     by a single bit, is left out: it will be done again. Every file is read; many at once, since a
     shared file system answers each of them late.
     """
-
-    def intact(shard: Shard) -> Receipt | None:
-        receipt = _read_entry(layout, scope, shard, fingerprint)
-        return receipt if receipt and _is_whole(layout.root, receipt) else None
-
-    every = tuple(shards)
+    receipts = list(recorded(layout, scope, shards, fingerprint=fingerprint))
     with ThreadPoolExecutor(_READERS, thread_name_prefix="resume") as pool:
-        receipts = zip(every, pool.map(intact, every), strict=True)
-        return {shard: receipt for shard, receipt in receipts if receipt}
+        whole = pool.map(partial(_is_whole, layout.root), receipts)
+        return {r.shard: r for r, is_whole in zip(receipts, whole, strict=True) if is_whole}
+
+
+def recorded(
+    layout: Layout, scope: str, shards: Iterable[Shard], *, fingerprint: str
+) -> Iterator[Receipt]:
+    """The receipts of the shards that were done, whatever became of their files."""
+    for shard in shards:
+        if receipt := _read_entry(layout, scope, shard, fingerprint):
+            yield receipt
 
 
 def _is_whole(root: Path, receipt: Receipt) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from artifactgen.errors import ConfigError, RunError
+from artifactgen.errors import ConfigError, RunError, UsageError, forbid_exit
 from artifactgen.types import Accelerator, Receipt, Task
 from distributed.cores import threads_for
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TRIES = 3
+_PAUSES_S = (3.0, 12.0)
+"""Before each further try."""
 _FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
@@ -116,16 +118,22 @@ def do_task(worker: Worker, task: Task) -> Receipt:
 
     Raises:
         OSError: of a kind that no repetition mends, such as a full disk.
-        RunError: it failed as often as it is tried; the message names the shard.
+        RunError: it failed as often as it is tried, the data set or its source is at fault, or
+            somebody's code would have ended the program; the message names the shard.
     """
-    for left in reversed(range(_TRIES)):
+    name = task.shard.name
+    for pause_s in (*_PAUSES_S, None):
         try:
-            return worker(task)
-        except (OSError, RuntimeError) as error:
+            with forbid_exit("Code of the configuration", f"shard {name} was done", RunError):
+                return worker(task)
+        except UsageError as error:
+            raise RunError(f"Shard {name}: {error}") from error
+        except (MemoryError, OSError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno in _FINAL:
                 raise
-            reason = f"Shard {task.shard.name}: {type(error).__name__}: {error}"
-            if not left:
-                raise RunError(f"{reason}\nIt was tried {_TRIES} times.") from error
-            log.warning("%s. Trying again.", reason)
+            reason = f"Shard {name}: {type(error).__name__}: {error}"
+            if pause_s is None:
+                raise RunError(f"{reason}\nIt was tried {len(_PAUSES_S) + 1} times.") from error
+            log.warning("%s. Trying again in %g s.", reason, pause_s)
+            time.sleep(pause_s)
     raise AssertionError

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import random
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from artifactgen.data.base import Catalog
 from artifactgen.data.hdf5 import Hdf5
 from artifactgen.errors import DataError
 from artifactgen.types import Failure, Sample
@@ -318,6 +320,59 @@ def test_identity_follows_the_data_and_not_its_place(tmp_path: Path, write_hdf5)
     assert identity("c", labels=np.arange(10)[::-1]) != first
     assert identity("d", split=[b"val"] * 9 + [b"new"]) != first
     assert identity("e", record_ids=[str(i).encode() for i in range(10)]) != first
+
+
+@pytest.mark.parametrize("rows", [10, 5000], ids=["small", "large"])
+def test_other_pixels_of_the_same_size_are_other_content_of_the_same_records(
+    tmp_path: Path, rows: int
+) -> None:
+    def scanned(folder: str, images: NDArray[Any]) -> Catalog:
+        (tmp_path / folder).mkdir()
+        with h5py.File(tmp_path / folder / "a.h5", "w") as file:
+            file["images"] = images
+        return source(tmp_path / folder / "a.h5").scan()
+
+    images = RNG.integers(0, 256, (rows, 16, 16), dtype=np.uint8)
+    first, copy, other = scanned("a", images), scanned("b", images), scanned("c", 255 - images)
+    assert (copy.identity, copy.content) == (first.identity, first.content)
+    assert other.identity == first.identity
+    assert other.content != first.content
+
+
+def test_the_highest_label_is_told_where_classes_are_made_up(tmp_path: Path, write_hdf5) -> None:
+    write_hdf5(tmp_path / "a.h5", {"images": UINT8_NHW[:3], "labels": [0, -1, 2]})
+    write_hdf5(tmp_path / "b.h5", {"images": UINT8_NHW[:3], "labels": [1, 10, 3]})
+    write_hdf5(tmp_path / "c.h5", {"images": UINT8_NHW[:1], "labels": [-1]})
+    write_hdf5(tmp_path / "d.h5", {"images": UINT8_NHW[:1]})
+    assert source(tmp_path / "a.h5").scan().highest_label == ("a_2", 2)
+    found = source(tmp_path / "*.h5").scan()
+    assert found.highest_label == ("b_1", 10)
+    assert len(found.classes) == 11
+    names = tuple("abcdefghijk")
+    assert source(tmp_path / "*.h5", classes=names).scan().highest_label is None
+    assert source(tmp_path / "c.h5").scan().highest_label is None
+    assert source(tmp_path / "d.h5").scan().highest_label is None
+
+
+def test_an_image_with_too_many_pixels_is_a_failure_and_takes_no_memory(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:  # 1.6 GB each, of which nothing is written
+        file.create_dataset("images", (3, 40_000, 40_000), "u1", chunks=(1, 1000, 1000))
+    data = source(tmp_path / "a.h5")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = list(data.read(data.scan(), "test", 0, 3))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+    assert found[1] == Failure(
+        *("a_1", "test", 1, "read"),
+        "40,000 × 40,000 = 1,600,000,000 pixels are more than data.max_pixels=100000000; "
+        "raise it if the memory is there",
+    )
+
+
+def test_the_limit_of_pixels_is_an_option(tmp_path: Path, write_hdf5) -> None:
+    path = write_hdf5(tmp_path / "a.h5", {"images": UINT8_NHW})
+    enough, less = source(path, max_pixels=30), source(path, max_pixels=29)
+    assert all(isinstance(r, Sample) for r in enough.read(enough.scan(), "test", 0, 10))
+    assert all(isinstance(r, Failure) for r in less.read(less.scan(), "test", 0, 10))
 
 
 def test_a_record_that_is_no_number_is_a_failure_and_harms_no_other(

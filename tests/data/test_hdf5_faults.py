@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -54,31 +57,86 @@ os.kill(os.getpid(), 9)
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
 
 
-@pytest.mark.parametrize("damage", [cut, empty, text, writer_was_killed])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (cut, r"a\.h5 cannot be read as HDF5: .*cut short or damaged"),
+        (empty, r"a\.h5 is empty; data=hdf5 reads HDF5\.$"),
+        (text, r"a\.h5 is an HTML page.*; data=hdf5 reads HDF5\.$"),
+        (writer_was_killed, r"(?s)marked as open for writing.*was killed.*h5clear -s .*a\.h5"),
+    ],
+)
 def test_a_file_that_is_not_whole_hdf5_is_refused(
-    path: Path, damage: Callable[[Path], None]
+    path: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
     damage(path)
-    with pytest.raises(DataError, match=r"a\.h5 cannot be read as HDF5"):
+    with pytest.raises(DataError, match=reason):
         scan(path)
 
 
-def test_a_file_that_is_being_written_is_refused(tmp_path: Path) -> None:
-    code = """
+WRITER = """
 import h5py, numpy, sys
-file = h5py.File(sys.argv[1], "w", libver="latest")
+file = h5py.File(sys.argv[1], "w", libver=sys.argv[2])
 file["images"] = numpy.zeros((4, 6, 5), "u1")
 file.flush()
 print("ready", flush=True)
 sys.stdin.read()
+file.close()
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "a.h5")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+
+
+@contextmanager
+def writing(path: Path, *, libver: str, **environment: str) -> Iterator[None]:
+    """Another program has a file open for writing."""
+    command = [sys.executable, "-c", WRITER, str(path), libver]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment},
+    ) as writer:
         assert writer.stdout is not None
+        assert writer.stdin is not None
         assert writer.stdout.readline() == b"ready\n"
-        with pytest.raises(DataError, match="still open in a program that writes it"):
-            scan(tmp_path / "a.h5")
-        writer.kill()
+        yield
+        writer.stdin.close()
+        assert writer.wait(60) == 0
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_a_file_that_is_being_written_is_refused(tmp_path: Path, libver: str) -> None:
+    path = tmp_path / "a.h5"
+    with (
+        writing(path, libver=libver),
+        pytest.raises(DataError, match="open for writing in another"),
+    ):
+        scan(path)
+    scan(path)
+
+
+def test_a_writer_without_locks_is_known_by_its_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    refused = pytest.raises(DataError, match=r"marked as open for writing.*h5clear")
+    with writing(path, libver="latest", HDF5_USE_FILE_LOCKING="FALSE"), refused:
+        scan(path)
+    scan(path)
+
+
+def test_a_scan_leaves_no_lock_behind(path: Path) -> None:
+    scan(path)
+    with h5py.File(path, "a", locking=True) as file:
+        file["notes"] = [1]
+
+
+def test_an_image_is_told_from_hdf5(path: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    with pytest.raises(DataError, match=r"a\.h5 is a PNG image; data=hdf5 reads HDF5\. No choice"):
+        scan(path)
+    nib.save(nib.Nifti1Image(IMAGES, np.eye(4)), path.with_suffix(".nii.gz"))
+    with pytest.raises(
+        DataError, match=r"is a NIfTI volume, packed by gzip; .*data=cmr_acdc reads"
+    ):
+        scan(path.with_suffix(".nii.gz"))
 
 
 def test_a_folder_is_refused_with_the_glob_to_use(path: Path) -> None:
@@ -132,7 +190,27 @@ BAD = {
     "label beyond the classes": (
         {"images": IMAGES, "labels": [0, 1, 2, 3]},
         {"classes": ("a", "b")},
-        "up to 3, but there are 2",
+        r"up to 3, but there are 2 classes: a, b\. The record is a_3",
+    ),
+    "a label that nobody means": (
+        {"images": IMAGES, "labels": [0, 1, 2**40, 3]},
+        {},
+        r"a\.h5: /labels: the label in row 2 is 1099511627776; labels are indices",
+    ),
+    "a label that wraps around": (
+        {"images": IMAGES, "labels": np.array([0, 2**63 + 5, 1, 2], np.uint64)},
+        {},
+        "label in row 1 is 9223372036854775813",
+    ),
+    "an id of ten megabytes": (
+        {"images": IMAGES, "record_ids": ["a", "b" * 10_000_000, "c", "d"]},
+        {},
+        r"the id in row 1, b{40}…, has 10,000,000 characters; at most 1,024",
+    ),
+    "ids of fixed length that fill the memory": (
+        {"images": IMAGES, "record_ids": np.array([b"a", b"b" * 10_000_000, b"c", b"d"])},
+        {},
+        r"the id in row 1, b{40}…, has 10,000,000 characters",
     ),
     "fewer ids": ({"images": IMAGES, "record_ids": [b"a"]}, {}, "has 4 images"),
     "ids of objects": ({"images": IMAGES, "record_ids": OBJECTS}, {}, "expected strings"),

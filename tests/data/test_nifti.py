@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import os
+import resource
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -104,10 +106,6 @@ def text(path: Path) -> None:
     path.write_bytes(b"<html>not found</html>" * 40)
 
 
-def deleted(path: Path) -> None:
-    path.unlink()
-
-
 def folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -132,7 +130,6 @@ BAD = {
     "short header": (short_header, "300 of 348"),
     "empty": (empty, "0 of 348"),
     "text": (text, "not a single-file NIfTI-1"),
-    "deleted": (deleted, "no such file"),
     "folder": (folder, "not a regular file"),
     "pipe": (pipe, "not a regular file"),
     "claims 32767^3": (header(DIM, "8h", 4, 32767, 32767, 32767, 3, 1, 1, 1), "claims"),
@@ -168,12 +165,35 @@ def test_a_bad_file_is_refused_with_its_reason_and_little_memory(
     assert peak < 32 << 20
 
 
-def test_no_right_to_read_is_a_record_error(cine: Path) -> None:
-    cine.chmod(0)
-    if os.access(cine, os.R_OK):
-        pytest.skip("root may read everything")
-    with pytest.raises(RecordError, match="Permission denied"):
+def test_what_the_system_refuses_keeps_its_number(cine: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            read_frames(cine, [0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (caught.value.errno, caught.value.filename) == (errno.EMFILE, str(cine))
+    cine.unlink()
+    with pytest.raises(FileNotFoundError):
         read_frames(cine, [0])
+
+
+def test_frames_with_too_many_pixels_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    header = nib.Nifti1Header()
+    header.set_data_shape((30_000, 20_000, 1, 1))
+    header.set_data_dtype(np.uint8)
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    with path.open("wb") as file:
+        file.write(header.binaryblock)
+        file.truncate(352 + 30_000 * 20_000)  # all of it is there, and takes no space
+    tracemalloc.start()
+    reason = r"20,000 × 30,000 = 600,000,000 pixels are more than data\.max_pixels=100000000"
+    with pytest.raises(RecordError, match=reason):
+        read_frames(path, [0], max_pixels=100_000_000)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

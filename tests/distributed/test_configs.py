@@ -38,6 +38,7 @@ DEFAULTS = {
     "save_maps": False,
     "max_failures": 0.01,
     "seed": 2022,
+    "retry_failures": False,
     "limit": None,
     "overwrite": False,
     "debug": False,

@@ -105,8 +105,20 @@ def test_merging_again_or_elsewhere_gives_the_same_bytes(tmp_path, commit_shard)
         files = (layout.embeddings("train"), layout.scope("train").manifest)
         contents.append([path.read_bytes() for path in files])
         assert not list(layout.temp.iterdir())
-        assert not layout.scope("train").shards.exists(), "their rows are in the merged files"
+        assert layout.scope("train").shards.exists(), "there are failures, to be done again"
     assert contents[0] == contents[1] == contents[2]
+
+
+def test_shards_are_kept_as_long_as_a_split_has_failures(layout, commit_shard) -> None:
+    shards = SHARDS[:2]
+    done = [commit_shard(layout, shard, broken_rows=[9]) for shard in shards]
+    merge(layout, Scope("train", shards), done, RECIPE)
+    intact = committed(layout, "train", shards, fingerprint=RECIPE.fingerprint)
+    assert list(intact.values()) == done
+    done[1] = commit_shard(layout, shards[1])
+    merge(layout, Scope("train", shards), done, RECIPE)
+    assert not layout.scope("train").shards.exists(), "their rows are in the merged files"
+    assert len(load(layout.embeddings("train"))["record_ids"]) == 16
 
 
 @pytest.mark.parametrize("shape", [(WIDTH,), (8, 3, 3)])

@@ -2,41 +2,104 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
 
+from artifactgen.data.base import is_of_the_file
 from artifactgen.errors import DataError
+from artifactgen.filetypes import describe_file
 
 Axes = Literal["HW", "HWC", "CHW"]
 """Axes of one image."""
 AxesOption = Literal["auto", "HW", "HWC", "CHW"]
 
 _MAX_LISTED = 20
+_ERRNO = re.compile(r"errno = (\d+)")
+_MARKED = "already open for"
 
 
 def open_checked(path: Path) -> h5py.File:
     """Open read-only, for a scan.
 
     Without HDF5's file lock: network file systems often lack it, and readers of a file do not
-    disturb each other.
+    disturb each other. Whether another program writes the file is asked once, where there are
+    locks.
 
     Raises:
         DataError: the file is missing, cut short, not HDF5, or open for writing.
+        OSError: of a kind that may pass.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file, or not a regular one")
+    _refuse_writer(path)
     try:
-        return h5py.File(path, "r", locking=False)
+        with system_errors(str(path)):
+            return h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read as HDF5: {error}. It may be cut short, of another format, or "
-            "still open in a program that writes it."
-        ) from error
+        if not is_of_the_file(error):
+            raise
+        raise DataError(_why_not(path, error)) from error
+
+
+def _refuse_writer(path: Path) -> None:
+    """`DataError` where a program has the file open for writing: HDF5 locks it then."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"{path} is open for writing in another program. Wait until that has closed it."
+            ) from error
+        except OSError:
+            return  # no locks on this file system
+
+
+def _why_not(path: Path, error: OSError) -> str:
+    if _MARKED in str(error):
+        return (
+            f"{path} is marked as open for writing: a program is writing it, or was killed while "
+            "it did. Wait until it has closed the file. If there is none, see whether the file is "
+            f"whole, and clear the mark: h5clear -s {path} (of the HDF5 tools)."
+        )
+    what = describe_file(path)
+    if what is not None and "HDF5" not in what:
+        return f"{path} is {what}; data=hdf5 reads HDF5. {_reader(what)}".rstrip()
+    return f"{path} cannot be read as HDF5: {error}. It may be cut short or damaged."
+
+
+def _reader(what: str) -> str:
+    """A sentence on how else to read images of another format."""
+    if "NIfTI" in what:
+        return "data=cmr_acdc reads NIfTI files that lie as in the release of ACDC."
+    holds_images = ("image", "table", "array", "archive", "DICOM", "NetCDF")
+    if any(word in what for word in holds_images):
+        return "No choice of data= reads such files yet: store the images as HDF5."
+    return ""
+
+
+@contextmanager
+def system_errors(path: str) -> Iterator[None]:
+    """Raise what the system refused as the `OSError` that it was.
+
+    h5py knows its number when a file is opened, and makes a `KeyError` or an `OSError` without a
+    number of it when the file is read.
+    """
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError) as error:
+        number = _ERRNO.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), path) from error
 
 
 def open_shared(path: str) -> h5py.File:
@@ -45,7 +108,9 @@ def open_shared(path: str) -> h5py.File:
     A file that was replaced meanwhile is opened anew. A forked child opens its own.
     """
     stat = Path(path).stat()
-    return _open_once(path, os.getpid(), (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    version = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    with system_errors(path):
+        return _open_once(path, os.getpid(), version)
 
 
 @functools.lru_cache(maxsize=16)

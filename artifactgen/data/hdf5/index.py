@@ -14,12 +14,22 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from artifactgen.data.hdf5.file import Axes, open_checked, open_shared, read_strings
+from artifactgen.data.base import MAX_ID_LENGTH
+from artifactgen.data.hdf5.file import (
+    Axes,
+    open_checked,
+    open_shared,
+    read_strings,
+    system_errors,
+    where,
+)
+from artifactgen.errors import DataError
 
 Rows = range | NDArray[np.int64]
 """Ascending rows of a data set."""
 
 _STRINGS_AT_ONCE = 1 << 16
+_BYTES_AT_ONCE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +52,9 @@ class Part:
         if not len(self.rows):
             return []
         first = int(self.rows[0])
-        dataset = open_shared(self.path)[self.record_ids]
-        names = read_strings(dataset, first, int(self.rows[-1]) + 1)
+        with system_errors(self.path):
+            dataset = open_shared(self.path)[self.record_ids]
+            names = read_strings(dataset, first, int(self.rows[-1]) + 1)
         return [names[row - first] for row in self.rows]
 
 
@@ -94,9 +105,20 @@ def hash_ids(ids: h5py.Dataset | None) -> NDArray[np.int64]:
 
 
 def stream_ids(ids: h5py.Dataset) -> Iterator[str]:
-    """All ids in order, few of them in memory."""
-    for start in range(0, len(ids), _STRINGS_AT_ONCE):
-        yield from read_strings(ids, start, min(len(ids), start + _STRINGS_AT_ONCE))
+    """All ids in order, few of them in memory.
+
+    Raises:
+        DataError: one that is too long.
+    """
+    at_once = max(1, min(_STRINGS_AT_ONCE, _BYTES_AT_ONCE // ids.dtype.itemsize))
+    for start in range(0, len(ids), at_once):
+        for row, name in enumerate(read_strings(ids, start, min(len(ids), start + at_once)), start):
+            if len(name) > MAX_ID_LENGTH:
+                raise DataError(
+                    f"{where(ids)}: the id in row {row}, {name[:40]}…, has {len(name):,} "
+                    f"characters; at most {MAX_ID_LENGTH:,}. Is this the data set of the ids?"
+                )
+            yield name
 
 
 def _normal(name: str) -> str:

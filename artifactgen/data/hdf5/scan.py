@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from artifactgen.data.base import Catalog
+from artifactgen.data.base import Catalog, is_of_the_file
+from artifactgen.data.content import content_digest
 from artifactgen.data.hdf5.file import (
     Axes,
     AxesOption,
@@ -25,6 +26,7 @@ from artifactgen.data.hdf5.file import (
     open_checked,
     read_strings,
     sample_dtype,
+    system_errors,
     where,
 )
 from artifactgen.data.hdf5.index import (
@@ -34,6 +36,14 @@ from artifactgen.data.hdf5.index import (
     duplicates,
     hash_ids,
     stream_ids,
+)
+from artifactgen.data.hdf5.labels import (
+    HighestLabel,
+    class_attribute,
+    class_names,
+    given_names,
+    highest_label,
+    read_labels,
 )
 from artifactgen.errors import DataError
 
@@ -59,7 +69,7 @@ class _Table:
     channels: int
     dtype: np.dtype[Any]
     """Of the samples."""
-    max_label: int | None
+    highest: HighestLabel | None
     classes: tuple[str, ...]
     id_hashes: NDArray[np.int64]
     digest: str
@@ -77,10 +87,13 @@ def scan_files(
     Raises:
         DataError: no file, a file that is not as configured, or ids that are not unique.
     """
-    tables = [table for path in _find_files(pattern) for table in _scan_file(path, keys, layout)]
+    paths = _find_files(pattern)
+    tables = [table for path in paths for table in _scan_file(path, keys, layout)]
     _check_alike(tables)
     _check_ids(tables)
-    names = _class_names(tables, classes)
+    highest = highest_label((table.part, table.highest) for table in tables)
+    given = given_names((table.classes for table in tables), classes)
+    names = class_names(given, highest)
     parts: dict[str, list[Part]] = {}
     for table in tables:
         for split, rows in table.splits.items():
@@ -91,6 +104,8 @@ def scan_files(
         classes=names,
         channels=tables[0].channels,
         identity=hashlib.sha256(facts.encode()).hexdigest(),
+        content=hashlib.sha256(b"".join(map(content_digest, paths))).hexdigest(),
+        highest_label=None if given else highest,
     )
 
 
@@ -107,8 +122,11 @@ def _find_files(pattern: str) -> list[Path]:
 def _scan_file(path: Path, keys: Keys, layout: AxesOption) -> list[_Table]:
     with open_checked(path) as file:
         try:
-            return [_scan_table(file, group, keys, layout) for group in _groups(file, keys)]
-        except OSError as error:
+            with system_errors(str(path)):
+                return [_scan_table(file, group, keys, layout) for group in _groups(file, keys)]
+        except (OSError, KeyError, RuntimeError) as error:
+            if isinstance(error, OSError) and not is_of_the_file(error):
+                raise
             raise DataError(f"{path} is damaged: {error}") from error
 
 
@@ -142,7 +160,7 @@ def _scan_table(file: h5py.File, group: str, keys: Keys, layout: AxesOption) -> 
         raise DataError(f"{where(split)}: splits are groups here; remove one of the two.")
     stem = Path(file.filename).stem
     splits = {group: range(len(images))} if group else _splits(split, len(images), stem)
-    label_values = None if labels is None else labels[()].astype(np.int64)
+    label_values, highest = read_labels(labels)
     part = Part(
         path=file.filename,
         images=images.name,
@@ -157,8 +175,8 @@ def _scan_table(file: h5py.File, group: str, keys: Keys, layout: AxesOption) -> 
         splits=splits,
         channels=1 if axes == "HW" else images.shape[axes.index("C") + 1],
         dtype=sample_dtype(images.dtype),
-        max_label=None if label_values is None else int(label_values.max(initial=-1)),
-        classes=_class_attribute(file, labels),
+        highest=highest,
+        classes=class_attribute(file, labels),
         id_hashes=hash_ids(ids),
         digest=_digest(images, axes, splits, label_values, ids),
     )
@@ -202,27 +220,6 @@ def _as_rows(rows: NDArray[np.int64]) -> Rows:
     return range(first, last + 1) if last - first + 1 == len(rows) else rows
 
 
-def _class_attribute(file: h5py.File, labels: h5py.Dataset | None) -> tuple[str, ...]:
-    """The attribute `classes` of the labels or of the file: names by index."""
-    for node in (labels, file):
-        if node is not None and "classes" in node.attrs:
-            names = np.atleast_1d(node.attrs["classes"]).tolist()
-            return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
-    return ()
-
-
-def _class_names(tables: Sequence[_Table], option: tuple[str, ...] | None) -> tuple[str, ...]:
-    found = {table.classes for table in tables if table.classes}
-    if option is None and len(found) > 1:
-        raise DataError(f"The files name different classes: {sorted(found)}. Set data.classes.")
-    maxima = [table.max_label for table in tables if table.max_label is not None]
-    n_classes = max(maxima, default=-1) + 1
-    names = option or (found.pop() if found else tuple(str(k) for k in range(n_classes)))
-    if n_classes > len(names):
-        raise DataError(f"Labels go up to {n_classes - 1}, but there are {len(names)} classes.")
-    return names
-
-
 def _check_alike(tables: Sequence[_Table]) -> None:
     """All samples of a data set go into the same batches."""
     first = tables[0]
@@ -264,7 +261,7 @@ def _digest(
     ids: h5py.Dataset | None,
 ) -> str:
     path = Path(images.file.filename)
-    facts = (path.name, path.stat().st_size, images.name, images.shape, str(images.dtype), axes)
+    facts = (path.name, images.name, images.shape, str(images.dtype), axes)
     digest = hashlib.sha256(repr(facts).encode())
     for name, rows in splits.items():
         digest.update(name.encode("utf-8", "surrogateescape"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,11 +11,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from artifactgen.data.base import Catalog, decode_each
-from artifactgen.data.hdf5.file import Axes, AxesOption, open_shared, sample_dtype
+from artifactgen.data.base import Catalog, decode_each, is_of_the_file
+from artifactgen.data.hdf5.file import Axes, AxesOption, open_shared, sample_dtype, system_errors
 from artifactgen.data.hdf5.index import Hdf5Index, Part, Rows
 from artifactgen.data.hdf5.scan import Keys, scan_files
-from artifactgen.data.image import resize
+from artifactgen.data.image import MAX_PIXELS, require_pixels, resize
 from artifactgen.errors import RecordError
 from artifactgen.types import UNKNOWN_LABEL, Failure, Image, Sample
 
@@ -30,6 +31,7 @@ class _Ref:
     position: int
     layout: Axes
     label: int
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +44,8 @@ class Hdf5:
 
     Ids are `record_ids`, N strings or integers, unique over all files and splits; else
     `<file>_<row>`, or `<file>_<group>_<row>` where splits are groups. `labels` holds N integers,
-    negative where unknown. Names of the classes: the option, else the attribute `classes` of the
-    labels or of the file, else "0", "1", … up to the highest label.
+    negative where unknown, below a million. Names of the classes: the option, else the attribute
+    `classes` of the labels or of the file, else "0", "1", … up to the highest label.
 
     uint8 and uint16 images stay what they are; bool becomes 0 and 255, floats
     become float32 as they are. Signed and wider integers are refused: they have no range that
@@ -60,6 +62,8 @@ class Hdf5:
     classes: tuple[str, ...] | None = None
     layout: AxesOption = "auto"
     """Axes of one image; auto: four or fewer last = HWC, else 16 or fewer first = CHW."""
+    max_pixels: int = MAX_PIXELS
+    """A record whose image has more, H × W, is a `Failure`."""
 
     def scan(self) -> Catalog:
         """Check every file, and read labels, ids and splits; no image is read.
@@ -78,17 +82,20 @@ class Hdf5:
         assert isinstance(index, Hdf5Index)
         assert self.image_size is not None, "the driver fills in the model's input size"
         for part in index.pieces(start, stop):
-            for block in _blocks(part):
-                refs = list(zip(block.ids(), _refs(block), strict=True))
-                yield from decode_each(refs, self._decode, split=split, start=start)
-                start += len(refs)
+            with system_errors(part.path):
+                for block in _blocks(part):
+                    refs = list(zip(block.ids(), _refs(block, self.max_pixels), strict=True))
+                    yield from decode_each(refs, self._decode, split=split, start=start)
+                    start += len(refs)
 
     def _decode(self, row: int, record_id: str, ref: _Ref) -> Sample:
         assert self.image_size is not None
-        image_CHW = _as_image(np.asarray(ref.images[ref.position]), ref.layout)
-        height, width = image_CHW.shape[1:]
-        resized_CHW = resize(image_CHW, self.image_size)
-        return Sample(record_id, row, resized_CHW, ref.label, (height, width))
+        height, width = _size(ref.images, ref.layout)
+        require_pixels((height, width), self.max_pixels)
+        with system_errors(ref.path):
+            stored = np.asarray(ref.images[ref.position])
+        image_CHW = resize(_as_image(stored, ref.layout), self.image_size)
+        return Sample(record_id, row, image_CHW, ref.label, (height, width))
 
 
 def _blocks(part: Part) -> Iterator[Part]:
@@ -110,21 +117,36 @@ def _together(rows: Rows, begin: int, i: int, reach: int, longest: int) -> bool:
     return bool(rows[i] - rows[i - 1] <= reach and rows[i] - rows[begin] < longest)
 
 
-def _refs(block: Part) -> list[_Ref]:
+def _refs(block: Part, max_pixels: int) -> list[_Ref]:
     """Read labels and images of a block at once, or leave the images to be read one at a time."""
     file = open_shared(block.path)
     images, first, stop = file[block.images], int(block.rows[0]), int(block.rows[-1]) + 1
     labels = np.full(stop - first, UNKNOWN_LABEL)
     if block.labels is not None:
         labels = file[block.labels][first:stop]
-    try:
-        images, offset = images[first:stop], first
-    except OSError:  # one broken chunk must not take the others along
-        offset = 0
+    offset = 0
+    if math.prod(_size(images, block.layout)) <= max_pixels:
+        try:
+            with system_errors(block.path):
+                images, offset = images[first:stop], first
+        except OSError as error:  # one broken chunk must not take the others along
+            if not is_of_the_file(error):
+                raise
     return [
-        _Ref(images, int(row) - offset, block.layout, max(int(labels[row - first]), UNKNOWN_LABEL))
+        _Ref(
+            images,
+            int(row) - offset,
+            block.layout,
+            max(int(labels[row - first]), UNKNOWN_LABEL),
+            block.path,
+        )
         for row in block.rows
     ]
+
+
+def _size(images: NDArray[Any] | h5py.Dataset, layout: Axes) -> tuple[int, int]:
+    """(H, W) of each image."""
+    return images.shape[1 + layout.index("H")], images.shape[1 + layout.index("W")]
 
 
 def _as_image(stored: NDArray[Any], layout: Axes) -> Image:

@@ -1,0 +1,45 @@
+"""Whether files still hold what they held, told from a few of their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from artifactgen.data.base import is_of_the_file
+
+_BLOCK_BYTES = 4096
+
+
+def content_digest(path: Path, *, blocks: int = 64) -> bytes:
+    """A digest of a file's size and of blocks of 4 KiB, evenly spaced over it.
+
+    Of a file that is smaller than they are, all is taken. One that cannot be read has an empty
+    digest: it fails where it is read.
+
+    The first block and the last are among them: of a gzip file the last ends in its checksum, so
+    that no change of the content escapes. Of others a change between the blocks does. Takes a
+    millisecond, whatever the size, and is the same wherever the file lies.
+
+    Raises:
+        OSError: of a kind that may pass.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return _digest(file.fileno(), blocks)
+    except OSError as error:
+        if is_of_the_file(error):
+            return b""
+        raise
+
+
+def _digest(descriptor: int, blocks: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    digest = hashlib.sha256(str(size).encode())
+    if size <= blocks * _BLOCK_BYTES:
+        digest.update(os.pread(descriptor, size, 0))
+        return digest.digest()
+    for block in range(blocks):
+        offset = block * (size - _BLOCK_BYTES) // (blocks - 1)
+        digest.update(os.pread(descriptor, _BLOCK_BYTES, offset))
+    return digest.digest()

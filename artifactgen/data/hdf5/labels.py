@@ -1,0 +1,89 @@
+"""Labels of HDF5 files, and the names of their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from artifactgen.data.base import MAX_CLASSES
+from artifactgen.data.hdf5.file import where
+from artifactgen.data.hdf5.index import Part
+from artifactgen.errors import DataError
+
+HighestLabel = tuple[int, int]
+"""Row and label of the record with the highest label of a data set."""
+
+
+def read_labels(
+    labels: h5py.Dataset | None,
+) -> tuple[NDArray[np.int64] | None, HighestLabel | None]:
+    """All labels, and the highest of them, if there is one from 0 on.
+
+    Raises:
+        DataError: it is beyond what a label can be.
+    """
+    if labels is None:
+        return None, None
+    values = labels[()]
+    if not len(values):
+        return values.astype(np.int64), None
+    row = int(values.argmax())
+    highest = int(values[row])
+    if highest >= MAX_CLASSES:
+        raise DataError(
+            f"{where(labels)}: the label in row {row} is {highest}; labels are indices of classes, "
+            f"from 0 to at most {MAX_CLASSES - 1}, and negative where unknown."
+        )
+    return values.astype(np.int64), (row, highest) if highest >= 0 else None
+
+
+def highest_label(found: Iterable[tuple[Part, HighestLabel | None]]) -> tuple[str, int] | None:
+    """Id and label of the record with the highest label of all files."""
+    labelled = [(highest, part) for part, highest in found if highest]
+    if not labelled:
+        return None
+    (row, label), part = max(labelled, key=lambda of_part: of_part[0][1])
+    return replace(part, rows=range(row, row + 1)).ids()[0], label
+
+
+def class_attribute(file: h5py.File, labels: h5py.Dataset | None) -> tuple[str, ...]:
+    """The attribute `classes` of the labels or of the file: names by index."""
+    for node in (labels, file):
+        if node is not None and "classes" in node.attrs:
+            names = np.atleast_1d(node.attrs["classes"]).tolist()
+            return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
+    return ()
+
+
+def given_names(
+    found: Iterable[tuple[str, ...]], option: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """Names of the classes, as the option or the files have them; empty where neither does.
+
+    Raises:
+        DataError: the files have different ones.
+    """
+    different = {names for names in found if names}
+    if option is None and len(different) > 1:
+        raise DataError(f"The files name different classes: {sorted(different)}. Set data.classes.")
+    return option or (different.pop() if different else ())
+
+
+def class_names(given: tuple[str, ...], highest: tuple[str, int] | None) -> tuple[str, ...]:
+    """The names that are given, else numbers up to the highest label.
+
+    Raises:
+        DataError: there are labels beyond the names.
+    """
+    record_id, label = highest or ("", -1)
+    names = given or tuple(str(index) for index in range(label + 1))
+    if label >= len(names):
+        raise DataError(
+            f"Labels go up to {label}, but there are {len(names)} classes: "
+            f"{', '.join(names[:20])}{', …' if names[20:] else ''}. The record is {record_id}."
+        )
+    return names

@@ -46,22 +46,30 @@ class FirstLook:
         return (*filter(None, [self.accuracy_warning]), *self.doubts)
 
 
-def look(job: Job, engine: Engine, samples: Sequence[Sample], *, records: int) -> FirstLook:
+def look(
+    job: Job,
+    engine: Engine,
+    samples: Sequence[Sample],
+    predictions: Sequence[int],
+    *,
+    records: int,
+) -> FirstLook:
     """Look at records, and at what the model says of them.
 
     Args:
         job: what is to be done.
         engine: its model, on the CPU.
         samples: records that were read already, at least one.
+        predictions: what the model says of them; none without a classifier.
         records: how many to look at in all; fewer where that would take more than some seconds.
     """
-    seen, predictions = list(samples), _predict(engine, samples)
+    seen, said = list(samples), list(predictions)
     deadline = time.monotonic() + _SECONDS
     batches = _batches(_evenly(job, max(0, records - len(samples))))
     while time.monotonic() < deadline and (batch := next(batches, None)):
         seen += batch
-        predictions += _predict(engine, batch)
-    return _judge(job, seen, predictions)
+        said += _predict(engine, batch)
+    return _judge(job, seen, said)
 
 
 def _judge(job: Job, samples: Sequence[Sample], predictions: Sequence[int]) -> FirstLook:

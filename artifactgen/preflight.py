@@ -107,7 +107,8 @@ def preflight(job: Job, loaded: LoadedModel, *, records: int = RECORDS_LOOKED_AT
     shares = {name: trial.share for name, trial in trials.items()}
     cost = _measure(on_cpu, samples, tried.artifacts, shares, arrays)
     doubts = [d for name, artifact in tried.artifacts.items() for d in artifact.doubts(arrays)]
-    first_look = look(job, engine, samples, records=records)
+    predictions = arrays["predictions"].tolist() if subject.has_head else []
+    first_look = look(job, engine, samples, predictions, records=records)
     maps_bytes = cost.maps_bytes if job.save_maps else 0
     options = {name: artifact.options for name, artifact in calibrated.items()}
     return Preflight(

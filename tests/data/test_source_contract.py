@@ -24,7 +24,7 @@ from artifactgen.data.base import Catalog, Source
 from artifactgen.types import Failure, Sample
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
-GENERIC = {"_target_", "batch_size", "num_workers", "mean", "std"}
+GENERIC = {"_target_", "batch_size", "num_workers", "mean", "std", "max_value"}
 """Keys that the driver takes; all others are the source's fields."""
 
 

@@ -91,7 +91,7 @@ def test_a_run_in_one_process_reads_hashes_loads_probes_and_binds_once(
     [[], ["gradcam.layer=blocks.3.norm1"], ["ckpt_path=avg.ckpt"]],
     ids=str,
 )
-def test_a_preflight_makes_at_most_four_small_forward_passes(
+def test_a_preflight_makes_at_most_four_small_forward_passes_and_looks_at_32_records(
     workspace: Workspace, batches: list[int], options: list[str]
 ) -> None:
     weights = torch.load(workspace.root / "a.ckpt", weights_only=True)["state_dict"]
@@ -99,8 +99,10 @@ def test_a_preflight_makes_at_most_four_small_forward_passes(
     torch.save({"state_dict": mean_pooled}, workspace.root / "avg.ckpt")
     outcome = workspace.run(EXPERIMENT, CKPT, *options, "dry_run=true")
     assert outcome.exit_code == 0, outcome.text
-    assert 1 <= len(batches) <= 4
-    assert max(batches) <= 4
+    first_look = [8, 8, 8, 6]  # 32 records, the first batch of two among them
+    assert batches[-4:] == first_look
+    assert 1 <= len(batches[:-4]) <= 4
+    assert max(batches[:-4]) <= 4
 
 
 def test_a_finished_run_loads_nothing(

@@ -74,6 +74,11 @@ def resize(image_CHW: Image, size: tuple[int, int]) -> Image:
 def _resize_channel(image_HW: Image, size: tuple[int, int]) -> Image:
     height, width = size
     shrunk = min(image_HW.shape[1], width), min(image_HW.shape[0], height)
-    image_HW = cv2.resize(np.ascontiguousarray(image_HW), shrunk, interpolation=cv2.INTER_AREA)
-    resized_HW: Image = cv2.resize(image_HW, (width, height), interpolation=cv2.INTER_LINEAR)
+    try:
+        image_HW = cv2.resize(np.ascontiguousarray(image_HW), shrunk, interpolation=cv2.INTER_AREA)
+        resized_HW: Image = cv2.resize(image_HW, (width, height), interpolation=cv2.INTER_LINEAR)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error)) from error
+        raise
     return resized_HW

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from numbers import Integral
 from typing import Any
@@ -78,7 +79,7 @@ def read_range(
             f"{type(source).__name__} was to read {rows} of {split}: {problem}.\n"
             "A source gives one Sample or Failure for each row, in order; see docs/extending.md."
         )
-    return items
+    return [_plain(item) for item in items]
 
 
 def stack(samples: Sequence[Sample]) -> NDArray[Any]:
@@ -152,6 +153,15 @@ def _item_problem(
     return _label_problem(item.label, catalog) or _image_problem(
         item.image_CHW, source.image_size, catalog
     )
+
+
+def _plain(item: Sample | Failure) -> Sample | Failure:
+    """Numbers of NumPy as numbers of Python, which the ledger is written with."""
+    if type(item.row) is not int:
+        item = replace(item, row=int(item.row))
+    if isinstance(item, Sample) and type(item.label) is not int:
+        item = replace(item, label=int(item.label))
+    return item
 
 
 def id_problem(record_id: Any) -> str | None:

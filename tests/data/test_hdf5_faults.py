@@ -133,9 +133,7 @@ def test_an_image_is_told_from_hdf5(path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.h5 is a PNG image; data=hdf5 reads HDF5\. No choice"):
         scan(path)
     nib.save(nib.Nifti1Image(IMAGES, np.eye(4)), path.with_suffix(".nii.gz"))
-    with pytest.raises(
-        DataError, match=r"is a NIfTI volume, packed by gzip; .*data=cmr_acdc reads"
-    ):
+    with pytest.raises(DataError, match=r"a NIfTI volume, packed by gzip; .*data=cmr_acdc"):
         scan(path.with_suffix(".nii.gz"))
 
 

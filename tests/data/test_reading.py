@@ -83,8 +83,9 @@ def test_good_answers_pass() -> None:
     found = read(lambda items: [items[0], failure, items[2]])
     assert [item.row for item in found] == [4, 5, 6]
     assert found[1] is failure
-    numpy_numbers = read(with_second(row=np.int64(5), label=np.uint8(1)))
-    assert numpy_numbers[1].row == 5
+    numbers = read(with_second(row=np.int64(5), label=np.uint8(1)))[1]
+    assert isinstance(numbers, Sample)
+    assert [type(numbers.row), type(numbers.label)] == [int, int]
     assert read(with_second(label=-1))
     assert read_range(Theirs(iter), catalog(), "test", 4, 4) == []
 

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from artifactgen.data.base import Catalog, Source
+from artifactgen.data.reading import read_range, scan_source
 from artifactgen.types import Failure, Sample
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
@@ -163,6 +164,31 @@ def test_ids_are_unique_over_all_splits(source: Source) -> None:
     ids = [record_id for index in splits for record_id in index.record_ids(0, len(index))]
     assert len(ids) == sum(len(index) for index in splits) > 0
     assert len(set(ids)) == len(ids)
+
+
+def test_it_gives_what_is_asked_for_of_any_source(source: Source) -> None:
+    catalog = scan_source(source)
+    for split, index in catalog.splits.items():
+        found = read_range(source, catalog, split, 0, len(index))
+        assert [as_values(r) for r in found] == [
+            as_values(r) for r in source.read(catalog, split, 0, len(index))
+        ]
+
+
+def test_damage_is_other_content_of_the_same_records(source: Source, small: Small) -> None:
+    before = source.scan()
+    assert before.content
+    small.damage()
+    after = source.scan()
+    assert after.identity == before.identity
+    assert after.content != before.content
+
+
+def test_a_picture_with_too_many_pixels_is_a_failure(source: Source) -> None:
+    limited: Any = dataclasses.replace(source, max_pixels=10)  # type: ignore[type-var]
+    found = read_all(limited, limited.scan())
+    assert all(isinstance(record, Failure) for record in found)
+    assert "more than data.max_pixels=10;" in found[0].reason
 
 
 def test_samples_are_what_the_catalog_says(source: Source) -> None:

@@ -1,0 +1,204 @@
+"""Sources, kinds and pages of the user's own that do what they should not: an error, and told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.workspace import CKPT, EXPERIMENT, Workspace, assert_exact, entries
+
+import distributed.runners.base
+
+SOURCE = """\
+from __future__ import annotations
+import errno, os, sys
+from dataclasses import dataclass
+from pathlib import Path
+from artifactgen.data.hdf5 import Hdf5
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odd(Hdf5):
+    how: str = ""
+    marks: str = ""
+
+    def read(self, catalog, split, start, stop):
+        for item in Hdf5.read(self, catalog, split, start, stop):
+            if split == "test" and item.row == 3:
+                done = yield from self.at_row_3(item)
+                if done:
+                    return
+            else:
+                yield item
+
+    def at_row_3(self, item):
+        if self.how == "exit":
+            sys.exit(0)
+        elif self.how == "stop":
+            return True
+        elif self.how == "skip":
+            pass
+        elif self.how == "raise":
+            raise OddError("a", "b")
+        elif self.how in ("stale once", "stale"):
+            mark = Path(self.marks, "tried")
+            with mark.open("a") as file:
+                file.write("x")
+            if self.how == "stale" or mark.stat().st_size == 1:
+                raise OSError(errno.ESTALE, "Stale file handle", "/data/x.h5")
+            yield item
+        return False
+
+class OddError(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+"""
+
+
+@pytest.fixture
+def project(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A user's folder, with a source that is like ours but for row 3 of `test`."""
+    (workspace.root / "odd_source.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(workspace.root)
+    monkeypatch.setenv("PYTHONPATH", str(workspace.root), prepend=":")
+    return workspace
+
+
+def odd(project: Workspace, how: str, *options: str) -> list[str]:
+    target = "data._target_=odd_source.Odd"
+    own = [f"+data.how={how}", f"+data.marks={project.root}"]
+    return [EXPERIMENT, CKPT, target, *own, "splits=[val,test]", "page=[]", *options]
+
+
+WRONG = {
+    "exit": r"Odd called sys\.exit\(0\) while reading row 3 of test \(odd_source\.py, line \d+\)",
+    "stop": r"Odd was to read row 3 of test: it gave 0 of 1",
+    "skip": r"Odd was to read row 3 of test: it gave 0 of 1",
+    "raise": r"Odd raised OddError while reading row 3 of test \(odd_source\.py, line \d+\): a",
+}
+
+
+@pytest.mark.parametrize(("how", "reason"), WRONG.items(), ids=WRONG)
+def test_a_source_that_does_wrong_ends_the_run(project: Workspace, how: str, reason: str) -> None:
+    outcome = project.run(*odd(project, how))
+    assert outcome.exit_code == 1, outcome.text
+    assert re.search(rf"Shard test-000001: {reason}", outcome.text), outcome.text
+    assert "Resume with" in outcome.text
+    assert "Traceback" not in outcome.text
+    assert "Trying again" not in outcome.text
+    assert not (project.output / "_SUCCESS.json").exists()
+    assert not (project.output / "embeddings/test_embeddings.pt").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("how", ["exit", "raise", "skip"])
+def test_on_ray_too(project: Workspace, how: str) -> None:
+    started = project.start(*odd(project, how, "cluster=ray", "cluster.workers=2"))
+    outcome = started.finish()
+    assert outcome.exit_code == 1, outcome.text
+    assert re.search(rf"Shard test-000001: {WRONG[how]}", outcome.text), outcome.text
+    assert "Traceback" not in outcome.text
+
+
+def test_a_source_that_does_wrong_from_the_first_record_on_is_refused(project: Workspace) -> None:
+    (project.root / "odd_source.py").write_text(SOURCE.replace("item.row == 3", "item.row < 9"))
+    refused = project.start(*odd(project, "exit", "splits=[test]")).finish()
+    assert refused.exit_code == 2, refused.text
+    assert "Odd called sys.exit(0) while reading row 0 of test" in refused.text
+    assert not project.output.exists()
+
+
+def test_a_reading_error_that_passes_is_tried_again(
+    project: Workspace, finished: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed.runners.base, "_PAUSES_S", (0.01, 0.02))
+    outcome = project.run(*odd(project, "stale once", "splits=[train,val,test]", "page=[overview]"))
+    assert outcome.exit_code == 0, outcome.text
+    told = r"Shard test-000001: OSError: \[Errno 116\] Stale file handle .*Trying again in 0\.01 s"
+    assert re.search(told, outcome.text), outcome.text
+    assert_exact(project.output, finished.output)
+
+
+def test_a_reading_error_that_stays_fails_the_shard_and_no_record(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed.runners.base, "_PAUSES_S", (0.01, 0.02))
+    outcome = project.run(*odd(project, "stale"))
+    assert outcome.exit_code == 1, outcome.text
+    told = "Shard test-000001: OSError: [Errno 116] Stale file handle (Odd, reading row 3 of test)"
+    assert told in outcome.text
+    assert "It was tried 3 times." in outcome.text
+    assert "Resume with" in outcome.text
+    assert (project.root / "tried").read_text() == "xxx"
+    names = [path.stem for path in entries(project.output, "test")]
+    assert names == ["test-000000"]
+    assert all('"failures": []' in path.read_text() for path in entries(project.output))
+    resumed = project.run(*odd(project, "stale once"))
+    assert resumed.exit_code == 2, "another option of the source is another setting"
+    (project.root / "odd_source.py").write_text(SOURCE.replace('self.how == "stale" or', ""))
+    healed = project.start(*odd(project, "stale")).finish()
+    assert healed.exit_code == 0, healed.text
+    assert "0 failed" in healed.text
+
+
+def test_pauses_grow_to_many_seconds() -> None:
+    pauses = distributed.runners.base._PAUSES_S
+    assert len(pauses) == 2
+    assert 1 <= pauses[0] < pauses[1] <= 60
+
+
+class Exits:
+    """Stands for a piece of somebody's code that leaves."""
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise SystemExit(0)
+
+
+PLACES = {
+    "artifactgen.artifacts.embedding.BoundEmbedding.compute": "shard|job",
+    "artifactgen.pages.overview.Overview.write": r"The page overview called sys\.exit\(0\) while "
+    "drawing val",
+    "artifactgen.data.hdf5.source.scan_files": r"Hdf5 called sys\.exit\(0\) while scanning",
+    "distributed.execute.finish": r"called sys\.exit\(0\) while the job was running",
+}
+
+
+@pytest.mark.parametrize(("place", "reason"), PLACES.items(), ids=PLACES)
+def test_nothing_that_leaves_makes_a_run_complete(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, place: str, reason: str
+) -> None:
+    monkeypatch.setattr(place, Exits())
+    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+    assert outcome.exit_code in (1, 2), outcome.text
+    assert "sys.exit(0)" in outcome.text
+    assert re.search(reason, outcome.text), outcome.text
+    assert not (workspace.output / "_SUCCESS.json").exists()
+
+
+def test_workers_that_end_early_are_no_complete_run(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def some(self: Any, job: Any, tasks: Any, *arguments: Any) -> Any:
+        from distributed.runners.inline import Inline
+
+        yield from Inline().run(job, tasks[:2], *arguments)
+
+    monkeypatch.setattr("distributed.runners.local.Local.run", some)
+    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+    assert outcome.exit_code == 1, outcome.text
+    assert (
+        "The workers ended without an error, but 2 shards are not done: val-000002, val-000003."
+        in outcome.text
+    )
+    monkeypatch.undo()
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[val]").exit_code == 0
+
+
+def test_a_file_that_is_no_hdf5_is_named_on_the_command_line(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "images.h5").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    outcome = workspace.run(EXPERIMENT, CKPT, f"data.path={tmp_path / 'images.h5'}")
+    assert outcome.exit_code == 2
+    assert "images.h5 is a PNG image; data=hdf5 reads HDF5." in outcome.text

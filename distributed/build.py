@@ -8,15 +8,15 @@ from typing import Any
 from artifactgen.artifacts.base import Artifact
 from artifactgen.data.base import Catalog
 from artifactgen.device import Devices, resolve_precision
-from artifactgen.engine import Normalization
-from artifactgen.errors import ConfigError
 from artifactgen.job import Job
 from artifactgen.models.base import Family
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
+from artifactgen.models.stated import read_stated
 from artifactgen.store.calibrated import Calibrated
 from distributed.inputs import Inputs, plain
 from distributed.instantiate import instantiate
+from distributed.preprocessing import build_normalization
 from distributed.run import Run
 from distributed.settings import Settings
 
@@ -29,6 +29,11 @@ class Built:
     loaded: LoadedModel
     asked: dict[str, Artifact]
     """The options of the artifacts as they were asked for; those of the job are calibrated."""
+    warnings: tuple[str, ...] = ()
+    """Where what the checkpoint states contradicts what is used."""
+    of_floats: str = ""
+    """A warning where the images are floating: they are taken as they are, though trained with
+    mean and std."""
 
 
 def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrated | None) -> Built:
@@ -47,8 +52,10 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     asked = build_artifacts(inputs)
     precision = resolve_precision(calibrated_precision(settings, calibrated), devices)
     family = build_family(settings, inputs.catalog)
-    loaded = load_model(family, read_checkpoint(inputs.checkpoint))
+    checkpoint = read_checkpoint(inputs.checkpoint)
+    loaded = load_model(family, checkpoint, stated=read_stated(checkpoint))
     model = loaded.network.family
+    preprocessing = build_normalization(settings, model, loaded.stated, inputs.checkpoint.path)
     source: Any = inputs.source
     job = Job(
         source=replace(source, image_size=model.image_size),
@@ -56,7 +63,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         model=model,
         checkpoint=inputs.checkpoint,
         classes=class_names(model.num_classes or 0, inputs.catalog),
-        normalization=build_normalization(settings, family),
+        normalization=preprocessing.normalization,
         artifacts=asked if calibrated is None else calibrated.options(asked),
         output_dir=run.layout.root,
         fingerprint=inputs.fingerprint,
@@ -69,7 +76,10 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         save_maps=settings.save_maps,
         import_from=run.import_from,
     )
-    return Built(job, loaded, asked)
+    taken = (*loaded.audit.taken, *preprocessing.taken)
+    loaded = replace(loaded, audit=replace(loaded.audit, taken=taken))
+    warnings = (*loaded.warnings, *preprocessing.warnings)
+    return Built(job, loaded, asked, warnings, preprocessing.of_floats)
 
 
 def resolved(built: Built) -> dict[str, Any]:
@@ -106,8 +116,7 @@ def build_family(settings: Settings, catalog: Catalog) -> Family:
         "in_chans": model.in_chans,
         "image_size": settings.data.image_size,
     }
-    family = instantiate(model.target, options, section="model", base=Family)  # type: ignore[type-abstract]
-    return replace(family, image_size=family.input_size())
+    return instantiate(model.target, options, section="model", base=Family)  # type: ignore[type-abstract]
 
 
 def class_names(outputs: int, catalog: Catalog) -> tuple[str, ...]:
@@ -115,18 +124,3 @@ def class_names(outputs: int, catalog: Catalog) -> tuple[str, ...]:
     if outputs == len(catalog.classes):
         return catalog.classes
     return tuple(str(index) for index in range(outputs))
-
-
-def build_normalization(settings: Settings, family: Family) -> Normalization:
-    """Mean and std: what is asked for with the data, else the model's own, else its family's."""
-    data, model = settings.data, settings.model
-    own_mean, own_std = family.normalization()
-    asked = data.mean is not None or data.std is not None
-    mean, std = data.mean or model.mean or own_mean, data.std or model.std or own_std
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, family.in_chans):
-            raise ConfigError(
-                f"data.{name} has {len(values)} values; give one, or one for each of "
-                f"{family.in_chans} channels."
-            )
-    return Normalization(mean, std, of_floats=asked)

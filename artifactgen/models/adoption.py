@@ -19,7 +19,7 @@ from artifactgen.models.base import Family, Network, head_classes
 from artifactgen.models.building import built
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.claims import Claim, shown
-from artifactgen.models.heads import Head, find_head, with_head
+from artifactgen.models.heads import Head, Wanted, find_head, with_head
 from artifactgen.models.naming import NamedWeights, rename
 
 
@@ -32,6 +32,9 @@ class Match:
     audit: LoadAudit
     outputs: int
     """Of the classifier in the checkpoint; 0 if there is none."""
+    behind: str = ""
+    """What takes these outputs and is left out: a training may keep a classifier of a pre-training
+    and put its own behind it."""
 
 
 def adopt(
@@ -62,7 +65,8 @@ def adopt(
     refuted = [claim for claim in open_ if claim not in taken]
     audit = replace(match.audit, taken=tuple(map(str, taken)), refuted=tuple(map(str, refuted)))
     match = replace(match, audit=audit)
-    return match, tuple(_contradictions(match, claims, checkpoint))
+    behind = [f"{checkpoint.path}: {match.behind}"] if match.behind else []
+    return match, (*behind, *_contradictions(match, claims, checkpoint))
 
 
 @dataclass(slots=True)
@@ -155,7 +159,8 @@ def match_checkpoint(family: Family, checkpoint: Checkpoint, *, classes: int | N
     outputs = head_classes(draft, weights)
     if family.num_classes == 0 and outputs:
         audit = replace(audit, head="unused")
-    return Match(network, weights, _with_head_told(audit, found, network), outputs)
+    match = Match(network, weights, _with_head_told(audit, found, network), outputs)
+    return replace(match, behind=_behind(match, checkpoint))
 
 
 def _with_outside_head(
@@ -163,25 +168,32 @@ def _with_outside_head(
 ) -> tuple[NamedWeights, nn.Module | None, Head | str]:
     """The weights with a classifier from beside the encoder, where it has none of its own."""
     family = draft.family
-    if family.num_classes == 0 or head_classes(draft, weights) or len(draft.classifiers) != 1:
+    own = head_classes(draft, weights) and family.head is None
+    if family.num_classes == 0 or own or len(draft.classifiers) != 1:
         return weights, None, ""
-    path = draft.classifiers[0]
     width = _width(draft)
     if width is None:
         return weights, None, ""
-    found = find_head(
-        checkpoint.state_dict,
-        weights,
-        own=shapes(draft.module),
-        width=width,
-        classes=family.num_classes or classes,
-        name=family.head,
-        kinds=family.head_layers,
-    )
+    wanted = Wanted(width, family.num_classes or classes, family.head, family.head_layers)
+    found = find_head(checkpoint.state_dict, weights, shapes(draft.module), wanted)
     if isinstance(found, str):
         return weights, None, found
-    weights, module = with_head(weights, found, path)
+    weights, module = with_head(weights, found, draft.classifiers[0])
     return weights, module, found
+
+
+def _behind(match: Match, checkpoint: Checkpoint) -> str:
+    """A sentence on a classifier that takes what the model's own classifier gives."""
+    if match.audit.head != "loaded" or match.audit.head_from:
+        return ""
+    own = shapes(match.network.module)
+    found = find_head(checkpoint.state_dict, match.weights, own, Wanted(match.outputs))
+    if not isinstance(found, Head):
+        return ""
+    return (
+        f"{found} lies beside the encoder and takes the {match.outputs} outputs of its classifier. "
+        "It is left out, and classes are those outputs."
+    )
 
 
 def _width(draft: Network) -> int | None:

@@ -143,15 +143,24 @@ def with_head(
     return replace(weights, tensors={**rest, **named}, outside=outside, head=head.outputs), module
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is known of a head before it is found."""
+
+    width: int
+    """Of what it takes."""
+    classes: int | None = None
+    name: str | None = None
+    """In the checkpoint, if the user said it."""
+    kinds: Sequence[str] | None = None
+    """Of its layers, if the user said them."""
+
+
 def find_head(
     state_dict: Mapping[str, Tensor],
     weights: NamedWeights,
-    *,
     own: Mapping[str, Any],
-    width: int,
-    classes: int | None,
-    name: str | None,
-    kinds: Sequence[str] | None,
+    wanted: Wanted,
 ) -> Head | str:
     """The classifier beside the encoder, or why there is none that is certain; empty if none.
 
@@ -163,10 +172,7 @@ def find_head(
         state_dict: the checkpoint's tensors.
         weights: those of them that lie below the encoder's prefix.
         own: names of the model.
-        width: of what the model's own classifier takes.
-        classes: number of classes, if known.
-        name: of the head in the checkpoint, if the user said it.
-        kinds: of its layers, if the user said them.
+        wanted: what is known of it.
 
     Raises:
         ConfigError: a kind of layer that there is not.
@@ -176,18 +182,23 @@ def find_head(
     free |= {
         weights.prefix + key: tensor for key, tensor in weights.tensors.items() if key not in own
     }
-    levels = [list(_heads(free, level, weights.prefix, width)) for level in _levels(weights.prefix)]
-    if name is not None:
-        return _told(_named([head for level in levels for head in level], name), kinds)
+    levels = [
+        list(_heads(free, level, weights.prefix, wanted.width)) for level in _levels(weights.prefix)
+    ]
+    if wanted.name is not None:
+        named = _named([head for level in levels for head in level], wanted.name)
+        return _decided(_told(named, wanted.kinds))
     other: list[Head] = []
     for heads in levels:
-        fitting = [head for head in heads if _is_plausible(head, classes)]
+        fitting = [head for head in heads if _is_plausible(head, wanted.classes)]
         if len(fitting) > 1:
             return _several(fitting)
         if fitting:
-            return _decided(_told(fitting[0], kinds))
+            return _decided(_told(fitting[0], wanted.kinds))
         other += [head for head in heads if not _OF_PRETRAINING.search(head.path)]
-    return "" if not other or classes is None else _other_outputs(other[0], classes)
+    if not other or wanted.classes is None:
+        return ""
+    return _other_outputs(other[0], wanted.classes)
 
 
 def _is_plausible(head: Head, classes: int | None) -> bool:

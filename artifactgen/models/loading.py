@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from artifactgen.errors import CheckpointError
-from artifactgen.models.adoption import adopt, filled, unset
+from artifactgen.models.adoption import Match, adopt, filled, unset
 from artifactgen.models.audit import LoadAudit
 from artifactgen.models.base import Family, Network
 from artifactgen.models.checkpoint import Checkpoint
@@ -56,7 +56,7 @@ def load_model(family: Family, checkpoint: Checkpoint, *, stated: Stated = _NOTH
     match, warnings = adopt(family, checkpoint, claims, classes=stated.num_classes)
     network, audit = match.network, match.audit
     _require_fit(audit, checkpoint, network)
-    _require_classes(family, match.outputs, audit, checkpoint)
+    _require_classes(family, match, checkpoint)
     _fill(network.module, match.weights.tensors, checkpoint)
     has_head = audit.head == "loaded"
     if stated.classes and len(stated.classes) != match.outputs:
@@ -82,15 +82,15 @@ def _few(title: str, names: tuple[str, ...] | list[str], *, limit: int = 4) -> l
     return [f"{title}: {', '.join(names[:limit])}{more}."]
 
 
-def _require_classes(
-    family: Family, outputs: int, audit: LoadAudit, checkpoint: Checkpoint
-) -> None:
-    if audit.head.startswith("incomplete"):
-        raise CheckpointError(f"{checkpoint.path}: the classifier is {audit.head}.")
+def _require_classes(family: Family, match: Match, checkpoint: Checkpoint) -> None:
+    outputs = match.outputs
+    if match.audit.head.startswith("incomplete"):
+        raise CheckpointError(f"{checkpoint.path}: the classifier is {match.audit.head}.")
     if outputs and family.num_classes not in (None, 0, outputs):
         raise CheckpointError(
             f"{checkpoint.path}: its classifier has {outputs} classes, not {family.num_classes}. "
             f"Set model.num_classes={outputs}, or 0 to go without the classifier."
+            + (f"\n{match.behind}" if match.behind else "")
         )
 
 

@@ -46,7 +46,9 @@ def subject_of(job: Job, loaded: LoadedModel) -> Subject:
     """A loaded model with what the job knows of its input and output."""
     assert job.source.image_size is not None
     frames = job.catalog.frame_names
-    return Subject(loaded.network, job.source.image_size, job.classes, loaded.has_head, frames)
+    note = loaded.audit.head_note
+    size = job.source.image_size
+    return Subject(loaded.network, size, job.classes, loaded.has_head, frames, note)
 
 
 def bind_artifacts(

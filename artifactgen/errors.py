@@ -16,10 +16,14 @@ A message says what is wrong, where (file, record, key), why, and what to do abo
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys instead of showing it, also to turn the direction of the text."""
 
 
 class ArtifactGenError(Exception):
@@ -74,6 +78,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"Did you mean {' or '.join(near)}?"
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"Known: {', '.join(names[:12])}{more}."
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line, with the control characters of a foreign file as `\x1b` or `\n`."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @contextmanager

@@ -73,13 +73,16 @@ class Preflight:
         return assembly
 
 
-def preflight(job: Job, loaded: LoadedModel, *, records: int = RECORDS_LOOKED_AT) -> Preflight:
+def preflight(
+    job: Job, loaded: LoadedModel, *, records: int = RECORDS_LOOKED_AT, doubts: Sequence[str] = ()
+) -> Preflight:
     """Take the first records all the way.
 
     Args:
         job: what is to be done; not yet calibrated.
         loaded: its model, on the CPU.
         records: how many to look at for what is wrong with the set-up.
+        doubts: what is known of that already.
 
     Raises:
         UsageError: the data set, the checkpoint or an option is not usable.
@@ -106,7 +109,7 @@ def preflight(job: Job, loaded: LoadedModel, *, records: int = RECORDS_LOOKED_AT
     arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     shares = {name: trial.share for name, trial in trials.items()}
     cost = _measure(on_cpu, samples, tried.artifacts, shares, arrays)
-    doubts = [d for name, artifact in tried.artifacts.items() for d in artifact.doubts(arrays)]
+    of_maps = [d for name, artifact in tried.artifacts.items() for d in artifact.doubts(arrays)]
     predictions = arrays["predictions"].tolist() if subject.has_head else []
     first_look = look(job, engine, samples, predictions, records=records)
     maps_bytes = cost.maps_bytes if job.save_maps else 0
@@ -121,7 +124,7 @@ def preflight(job: Job, loaded: LoadedModel, *, records: int = RECORDS_LOOKED_AT
         pictures_per_record=round(cost.pictures),
         bytes_per_record=round(cost.picture_bytes) + cost.embedding_bytes,
         peak_bytes_per_record=round(cost.picture_bytes + maps_bytes) + 3 * cost.embedding_bytes,
-        first_look=replace(first_look, doubts=(*first_look.doubts, *doubts)),
+        first_look=replace(first_look, doubts=(*doubts, *first_look.doubts, *of_maps)),
         _assembly=Assembly(subject, calibrated),
     )
 

@@ -8,16 +8,17 @@ from typing import Any
 from artifactgen.artifacts.base import Artifact
 from artifactgen.data.base import Catalog
 from artifactgen.device import Devices, resolve_precision
-from artifactgen.engine import Normalization
 from artifactgen.errors import ConfigError, DataError
 from artifactgen.job import Job
 from artifactgen.labels import match_labels
 from artifactgen.models.base import Family
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
+from artifactgen.models.stated import Stated, read_stated
 from artifactgen.store.calibrated import Calibrated
 from distributed.inputs import Inputs, plain
 from distributed.instantiate import instantiate
+from distributed.preprocessing import build_normalization
 from distributed.run import Run
 from distributed.settings import Settings
 
@@ -30,6 +31,8 @@ class Built:
     loaded: LoadedModel
     asked: dict[str, Artifact]
     """The options of the artifacts as they were asked for; those of the job are calibrated."""
+    warnings: tuple[str, ...] = ()
+    """Where what the checkpoint states contradicts what is used."""
 
 
 def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrated | None) -> Built:
@@ -48,11 +51,13 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     asked = build_artifacts(inputs)
     precision = resolve_precision(calibrated_precision(settings, calibrated), devices)
     family = build_family(settings, inputs.catalog)
-    loaded = load_model(family, read_checkpoint(inputs.checkpoint))
+    checkpoint = read_checkpoint(inputs.checkpoint)
+    loaded = load_model(family, checkpoint, stated=read_stated(checkpoint))
     model = loaded.network.family
+    preprocessing = build_normalization(settings, model, loaded.stated, inputs.checkpoint.path)
     source: Any = inputs.source
     _require_known(inputs.catalog, model.num_classes or 0)
-    named = output_names(settings, model.num_classes or 0)
+    named = output_names(settings, loaded.stated, model.num_classes or 0)
     classes = named or class_names(model.num_classes or 0, inputs.catalog)
     job = Job(
         source=replace(source, image_size=model.image_size),
@@ -66,7 +71,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
             are_named=inputs.catalog.highest_label is None,
             outputs_are_named=bool(named),
         ),
-        normalization=build_normalization(settings, family),
+        normalization=preprocessing.normalization,
         artifacts=asked if calibrated is None else calibrated.options(asked),
         output_dir=run.layout.root,
         fingerprint=inputs.fingerprint,
@@ -79,7 +84,13 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         save_maps=settings.save_maps,
         import_from=run.import_from,
     )
-    return Built(job, loaded, asked)
+    of_classes = ()
+    if named and settings.model.classes is None:
+        of_classes = (f"names of classes ({loaded.stated.source['classes']})",)
+    taken = (*loaded.audit.taken, *preprocessing.taken, *of_classes)
+    loaded = replace(loaded, audit=replace(loaded.audit, taken=taken))
+    warnings = (*loaded.warnings, *preprocessing.warnings)
+    return Built(job, loaded, asked, warnings)
 
 
 def resolved(built: Built) -> dict[str, Any]:
@@ -87,6 +98,8 @@ def resolved(built: Built) -> dict[str, Any]:
     return {
         "model": plain(built.job.model),
         "normalization": plain(built.job.normalization),
+        "classes": list(built.job.classes),
+        "labels": list(built.job.labels.order),
         "artifacts": {name: plain(options) for name, options in built.asked.items()},
     }
 
@@ -115,8 +128,7 @@ def build_family(settings: Settings, catalog: Catalog) -> Family:
         "in_chans": model.in_chans,
         "image_size": settings.data.image_size,
     }
-    family = instantiate(model.target, options, section="model", base=Family)  # type: ignore[type-abstract]
-    return replace(family, image_size=family.input_size())
+    return instantiate(model.target, options, section="model", base=Family)  # type: ignore[type-abstract]
 
 
 def _wanted_classes(settings: Settings, catalog: Catalog) -> int | None:
@@ -151,30 +163,15 @@ def class_names(outputs: int, catalog: Catalog) -> tuple[str, ...]:
     return tuple(str(index) for index in range(outputs))
 
 
-def output_names(settings: Settings, outputs: int) -> tuple[str, ...]:
-    """What the settings call the classifier's outputs; empty where they say nothing.
+def output_names(settings: Settings, stated: Stated, outputs: int) -> tuple[str, ...]:
+    """What the settings, else the checkpoint, call the outputs; empty where neither says it.
 
     Raises:
-        ConfigError: there are more or fewer of them.
+        ConfigError: the settings name more or fewer of them.
     """
     names = settings.model.classes or ()
     if names and len(names) != outputs:
         raise ConfigError(
             f"model.classes names {len(names)} classes, and the classifier has {outputs}."
         )
-    return names
-
-
-def build_normalization(settings: Settings, family: Family) -> Normalization:
-    """Mean and std: what is asked for with the data, else the model's own, else its family's."""
-    data, model = settings.data, settings.model
-    own_mean, own_std = family.normalization()
-    asked = data.mean is not None or data.std is not None
-    mean, std = data.mean or model.mean or own_mean, data.std or model.std or own_std
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, family.in_chans):
-            raise ConfigError(
-                f"data.{name} has {len(values)} values; give one, or one for each of "
-                f"{family.in_chans} channels."
-            )
-    return Normalization(mean, std, of_floats=asked, max_value=data.max_value)
+    return names or (stated.classes if len(stated.classes) == outputs else ())

@@ -79,7 +79,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if argument.startswith("hydra/launcher="):
             _refuse_before_hydra(argument.partition("=")[2])
-    prepared = [_quoted(argument) for argument in sorted(arguments, key=_is_override)]
+    ordered = sorted(arguments, key=_is_override)
+    prepared = [part for argument in ordered for part in _as_hydra_takes_it(argument)]
     if "-m" in prepared or "--multirun" in prepared:
         prepared.append(f"{SWEEP_NAMING}[{','.join(_shared_keys(prepared))}]")
     return prepared
@@ -97,16 +98,19 @@ def _is_override(argument: str) -> bool:
     return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
-def _quoted(argument: str) -> str:
+def _as_hydra_takes_it(argument: str) -> list[str]:
+    if re.fullmatch(r"(\+\+)?model\.options=\{\s*\}", argument):
+        # Hydra merges mappings, and an empty one would leave the experiment's options as they are.
+        return ["++model.options=null", "++model.options={}"]
     if re.match(r"model\.options[.=]", argument):
-        return f"++{argument}"  # keys that timm knows and our configuration does not
+        return [f"++{argument}"]  # keys that timm knows and our configuration does not
     if argument.lower() in ("debug=true", "debug=false"):
-        return 'debug="{}"'.format(argument.lower().partition("=")[2])
+        return ['debug="{}"'.format(argument.lower().partition("=")[2])]
     path = _PATH_WITH_EQUALS.fullmatch(argument)
     if path is None:
-        return argument
+        return [argument]
     values = [f'"{value}"' if "=" in value else value for value in path["values"].split(",")]
-    return f"{path['key']}={','.join(values)}"
+    return [f"{path['key']}={','.join(values)}"]
 
 
 def _shared_keys(arguments: Sequence[str]) -> list[str]:

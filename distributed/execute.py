@@ -79,7 +79,7 @@ def _prepare(
     for line in describe.model(built):
         log.info(line)
     with run.clock("preflight"):
-        ready = preflight(built.job, built.loaded, records=_to_look_at(run))
+        ready = preflight(built.job, built.loaded, records=_to_look_at(run), doubts=built.warnings)
     for line in chain(describe.artifacts(run, ready), describe.first_look(ready.first_look)):
         log.info(line)
     _warn(run, ready.first_look.warnings)

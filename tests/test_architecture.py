@@ -67,14 +67,11 @@ ONLY_IN = {
     "omegaconf": {
         "distributed/cli.py",
         "distributed/job.py",
-        # Checkpoints of Lightning hold its classes; imported where one is read, if installed.
-        "artifactgen/models/checkpoint.py",
-        "artifactgen/models/pickles.py",
     },
     # One family of models; and a closed form that is derived for its ViT.
     "timm": {
         "artifactgen/models/timm.py",
-        "artifactgen/models/hints.py",
+        "artifactgen/models/recognise.py",
         "artifactgen/artifacts/cam/closed_forms.py",
     },
     # The methods beside GradCAM; imported where one is asked for, if installed.

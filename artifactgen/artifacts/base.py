@@ -44,6 +44,8 @@ class Subject:
     """Whether the checkpoint had a classifier."""
     frame_names: tuple[str, ...] = ()
     """Names of the channels where each is a picture of its own."""
+    head_note: str = ""
+    """What could be a classifier in the checkpoint, and why it is not taken for one."""
 
     @property
     def model(self) -> nn.Module:

@@ -48,6 +48,14 @@ class LoadAudit:
     """Ignored, under the names of the checkpoint: decoders, mask tokens, optimizers' copies."""
     rivals: tuple[str, ...] = ()
     """Other prefixes that would have fitted as well, such as `student.` beside `teacher.`."""
+    head_from: str = ""
+    """What the head is and is fed with, where it lay beside the encoder, and what is assumed."""
+    head_note: str = ""
+    """What lies beside the encoder and could be a head, and why it is not taken for one."""
+    taken: tuple[str, ...] = ()
+    """Options that nobody set and that the checkpoint states, as `num_heads 3 (where)`."""
+    refuted: tuple[str, ...] = ()
+    """What the checkpoint states and its weights do not fit."""
 
     @property
     def share(self) -> float:
@@ -71,7 +79,14 @@ class LoadAudit:
         percent = int(100 * self.share)
         place = f" under {self.container}" if self.container else ""
         parts = [f"{percent} % of the encoder ({self.matched} of {self.total} tensors)"]
-        parts.append(f"prefix {self.prefix or 'none'}{place}, head {self.head}")
+        head = f"{self.head} from {self.head_from}" if self.head_from else self.head
+        parts.append(f"prefix {self.prefix or 'none'}{place}, head {head}")
+        if self.head_note:
+            parts.append(f"no head is taken: {self.head_note}")
+        if self.taken:
+            parts.append(f"stated in the checkpoint and taken: {', '.join(self.taken)}")
+        if self.refuted:
+            parts.append(f"stated, but its weights do not fit it: {', '.join(self.refuted)}")
         if self.unexpected:
             parts.append(f"ignored {len(self.unexpected)}: {_grouped(self.unexpected)}")
         if self.rivals:

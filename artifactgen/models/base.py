@@ -13,12 +13,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from artifactgen.models.claims import Claim
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from artifactgen.models.audit import LoadAudit
     from artifactgen.models.checkpoint import Checkpoint
     from artifactgen.models.naming import NamedWeights
+    from artifactgen.models.stated import Stated
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -88,6 +91,11 @@ class Family(ABC):
     """Channels of the images that the model takes."""
     image_size: tuple[int, int] | None = None
     """(H, W) in pixels, filled from `data.image_size`; None = the model's own."""
+    head: str | None = None
+    """The classifier's name in the checkpoint, where it lies beside the encoder; None = the one
+    that fits."""
+    head_layers: tuple[str, ...] | None = None
+    """Class names of all its layers, where weights do not tell them: `Linear`, `ReLU`, `Linear`."""
 
     @property
     @abstractmethod
@@ -113,6 +121,15 @@ class Family(ABC):
         """
         return per_channel(IMAGENET_MEAN, self.in_chans), per_channel(IMAGENET_STD, self.in_chans)
 
+    def claims(self, stated: Stated) -> tuple[Claim, ...]:
+        """What a checkpoint says of these options, the most important first."""
+        where = stated.source.get("image_size", "")
+        return (Claim("image_size", stated.image_size, where),) if stated.image_size else ()
+
+    def lacks(self, checkpoint: Checkpoint) -> str:
+        """What has to be set before it can be built, and what the checkpoint looks like."""
+        return ""
+
     def decide(self, draft: Network, weights: NamedWeights) -> Self:
         """These options with everything decided that was left to the checkpoint.
 
@@ -137,6 +154,8 @@ class Family(ABC):
 
 def head_classes(draft: Network, weights: NamedWeights) -> int:
     """Number of classes of the classifier in the checkpoint; 0 if there is none."""
+    if weights.head is not None:
+        return weights.head
     heads = (weights.tensors.get(f"{path}.weight") for path in draft.classifiers)
     return next((len(head) for head in heads if head is not None and head.ndim > 1), 0)
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artifactgen.errors import CheckpointError
+from artifactgen.errors import CheckpointError, printable
 from artifactgen.models.file import CheckpointFile
-from artifactgen.models.pickles import allowed_globals, refused_globals
+from artifactgen.models.pickles import Inert, allowed_globals, refused_globals
 
 CONTAINERS = (
     "teacher",
@@ -41,15 +41,13 @@ CONTAINERS = (
 """Keys under which frameworks keep weights; of several, the first: averages win, as in timm."""
 
 META_KEYS = (
-    "arch",
-    "args",
-    "config",
-    "epoch",
-    "global_step",
-    "hyper_parameters",
-    "metric",
-    "pytorch-lightning_version",
+    *("epoch", "global_step", "metric", "pytorch-lightning_version"),
+    *("hyper_parameters", "datamodule_hyper_parameters", "hparams", "args", "config", "cfg"),
+    *("arch", "architecture", "model_name", "model_args", "model_kwargs", "model_config"),
+    *("num_classes", "classes", "class_names", "class_to_idx", "idx_to_class", "id2label"),
+    *("labels", "mean", "std", "img_size", "image_size", "input_size", "normalize"),
 )
+"""Keys under which frameworks and people keep what they say of the weights."""
 
 _MAX_NESTING = 16
 _BROKEN = (
@@ -72,7 +70,10 @@ _BROKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The weights in a file, under the names they have there, and what the file says of them."""
+    """The weights in a file, under the names they have there, and what the file says of them.
+
+    Whatever text is in it goes into messages and reports, so control characters are escaped here.
+    """
 
     file: CheckpointFile
     state_dict: Mapping[str, Tensor]
@@ -98,13 +99,13 @@ def read_checkpoint(file: CheckpointFile) -> Checkpoint:
     payload = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     container, weights = find_weights(payload)
     if not weights:
-        keys = (
-            ", ".join(map(str, payload)) if isinstance(payload, Mapping) else type(payload).__name__
-        )
+        is_mapping = isinstance(payload, Mapping)
+        keys = ", ".join(map(str, payload)) if is_mapping else type(payload).__name__
         raise CheckpointError(
-            f"{path}: no weights in it; it holds: {keys or 'nothing'}. "
+            f"{path}: no weights in it; it holds: {printable(keys)[:300] or 'nothing'}. "
             f"They are looked for at the top and under {', '.join(CONTAINERS)}."
         )
+    weights = {printable(name): tensor for name, tensor in weights.items()}
     _check_tensors(path, weights)
     file.require_untouched()
     return Checkpoint(file, weights, container, _plain_meta(payload))
@@ -162,16 +163,16 @@ def _check_archive(path: Path) -> None:
 def _broken(path: Path, error: BaseException) -> CheckpointError:
     # torch begins its refusals with a page of advice; the reason stands behind it.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    reason = f"{type(error).__name__}: {text.partition(chr(10))[0][:200]}"
+    reason = f"{type(error).__name__}: {printable(text.partition(chr(10))[0][:200])}"
     return CheckpointError(
         f"{path}: cut short, damaged or no checkpoint ({reason}). Copy or save it again."
     )
 
 
 def _refusal(path: Path, names: list[str]) -> CheckpointError:
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    if all(name.startswith("omegaconf.") for name in names):
-        return CheckpointError(f"{path}: holds {listed}; needs `pip install omegaconf` to be read.")
+    listed = printable(", ".join(names[:8])) + (
+        f" and {len(names) - 8} more" if len(names) > 8 else ""
+    )
     return CheckpointError(
         f"{path}: refused, and nothing of it was run: besides weights it names {listed}, "
         "which would be code to run.\nIf you trust where it comes from, save its weights alone: "
@@ -195,29 +196,27 @@ def _check_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 def _plain_meta(payload: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: plain(payload[key]) for key in META_KEYS if key in payload}
+    # Under a name for weights, some write what the model is called.
+    found |= {key: plain(payload[key]) for key in CONTAINERS if isinstance(payload.get(key), str)}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def plain(value: Any, *, depth: int = _MAX_NESTING) -> Any:
     """`value` in types that JSON knows; None for what cannot be told in them."""
-    if isinstance(value, bool | int | float | str):
+    if isinstance(value, Inert):
+        value = value.content
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, bool | int | float):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, pathlib.PurePath):
-        return str(value)
+        return printable(str(value))
     if isinstance(value, argparse.Namespace):
         value = vars(value)
-    elif type(value).__module__.startswith("omegaconf."):
-        value = _omegaconf_plain(value)
     if isinstance(value, Mapping) and depth:
-        return {str(key): plain(item, depth=depth - 1) for key, item in value.items()}
+        return {printable(str(key)): plain(item, depth=depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set) and depth:
         return [plain(item, depth=depth - 1) for item in value]
     return None
-
-
-def _omegaconf_plain(value: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else None

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from typing import Any
 
-import timm
-from torch import Tensor, nn
+from torch import nn
 
 from artifactgen.models.audit import LoadAudit
 from artifactgen.models.checkpoint import Checkpoint
-from artifactgen.models.timm import pretrained_cfg
-
-_VIT_SIZES = {
-    (192, 12): "tiny",
-    (384, 12): "small",
-    (768, 12): "base",
-    (1024, 24): "large",
-    (1280, 32): "huge",
-    (1408, 40): "giant",
-    (1536, 40): "giant",
-    (1664, 48): "gigantic",
-}
-"""Names by (width, blocks), as timm uses them."""
-
-_RESNETS: Mapping[tuple[tuple[int, ...], bool], str] = {
-    ((2, 2, 2, 2), False): "resnet18",
-    ((3, 4, 6, 3), False): "resnet34",
-    ((3, 4, 6, 3), True): "resnet50",
-    ((3, 4, 23, 3), True): "resnet101",
-    ((3, 8, 36, 3), True): "resnet152",
-}
-"""Names by blocks of the four layers, and whether they are bottlenecks."""
+from artifactgen.models.recognise import as_options, looks_like, not_recognised
+from artifactgen.models.stated import Stated, read_stated
+from artifactgen.models.timm import Timm, pretrained_cfg
+from artifactgen.models.timm_stated import architecture, claims
 
 
 def hint(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
@@ -46,12 +25,15 @@ def hint(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
     pooling = _other_pooling(audit)
     if pooling:
         return pooling
-    return (
-        _trained_as(checkpoint.meta, pretrained_cfg(model)["architecture"])
-        or _looks_like_vit(checkpoint.state_dict)
-        or _looks_like_resnet(checkpoint.state_dict)
-        or "Set model.backbone (and model.options) to what the checkpoint was trained with."
-    )
+    stated = read_stated(checkpoint)
+    return _trained_as(stated, pretrained_cfg(model)["architecture"]) or looks(checkpoint, stated)
+
+
+def looks(checkpoint: Checkpoint, stated: Stated) -> str:
+    """What a checkpoint looks like, and what takes it; always says something."""
+    heads = stated.options.get("num_heads")
+    tensors = checkpoint.state_dict
+    return looks_like(tensors, heads and heads.value) or not_recognised(tensors)
 
 
 def _other_channels(wrong: Mapping[str, tuple[int, ...]], model: nn.Module) -> str:
@@ -89,51 +71,14 @@ def _other_pooling(audit: LoadAudit) -> str:
     )
 
 
-def _trained_as(meta: Mapping[str, Any], backbone: str) -> str:
-    arch = meta.get("arch")
-    if not isinstance(arch, str) or arch == backbone or not timm.is_model(arch):
+def _trained_as(stated: Stated, backbone: str) -> str:
+    said = architecture(stated)
+    if said is None or said.value.partition(".")[0] == backbone:
         return ""
-    return f"The checkpoint says that it is a {arch}: try model.backbone={arch}."
-
-
-def _looks_like_vit(tensors: Mapping[str, Tensor]) -> str:
-    proj = _ending(tensors, "patch_embed.proj.weight")
-    blocks = _count(tensors, r"(?:^|\.)blocks\.(?:\d+\.)?(\d+)\.norm1\.weight$")
-    if proj is None or proj.ndim != 4 or not blocks:
-        return ""
-    width, _, patch, _ = proj.shape
-    looks = f"It looks like a ViT with width {width}, {blocks} blocks, patch {patch}"
-    name = _vit_name(tensors, width, blocks, patch)
-    return f"{looks}: try model.backbone={name}." if name else f"{looks}; set model.backbone to it."
-
-
-def _vit_name(tensors: Mapping[str, Tensor], width: int, blocks: int, patch: int) -> str | None:
-    size = _VIT_SIZES.get((width, blocks))
-    if size is None:
-        return None
-    stem = f"vit_{size}_patch{patch}"
-    dinov2 = _ending(tensors, "blocks.0.ls1.gamma") is not None
-    registers = any(_ending(tensors, name) is not None for name in ("reg_token", "register_tokens"))
-    special = [f"{stem}_reg4_dinov2" if registers else f"{stem}_dinov2"] if dinov2 else []
-    known = [*special, f"{stem}_224", *timm.list_models(f"{stem}_*")]
-    return next((name for name in known if timm.is_model(name)), None)
-
-
-def _looks_like_resnet(tensors: Mapping[str, Tensor]) -> str:
-    layers = [_count(tensors, rf"(?:^|\.)layer{i}\.(\d+)\.conv1\.weight$") for i in (1, 2, 3, 4)]
-    if not all(layers):
-        return ""
-    bottleneck = _ending(tensors, "layer1.0.conv3.weight") is not None
-    name = _RESNETS.get((tuple(layers), bottleneck))
-    looks = f"It looks like a ResNet with {layers} blocks"
-    return f"{looks}: try model.backbone={name}." if name else f"{looks}; set model.backbone to it."
-
-
-def _ending(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """The first tensor called `name`, below whatever prefix."""
-    return next((t for key, t in tensors.items() if f".{key}".endswith(f".{name}")), None)
-
-
-def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """Number of different indices that the pattern finds in the names."""
-    return len({match[1] for key in tensors if (match := re.search(pattern, key))})
+    of_class = claims(Timm(backbone=said.value), stated)
+    options = {c.option.partition(".")[2]: c.value for c in of_class if "options." in c.option}
+    more = f" {as_options(options)}" if options else ""
+    return (
+        f"The checkpoint says that it is a {said.value} ({said.where}): "
+        f"try model.backbone={said.value}{more}."
+    )

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from artifactgen.errors import CheckpointError
-from artifactgen.models.audit import LoadAudit, audit_load
-from artifactgen.models.base import Family, Network, head_classes
+from artifactgen.models.adoption import Match, adopt, filled, unset
+from artifactgen.models.audit import LoadAudit
+from artifactgen.models.base import Family, Network
 from artifactgen.models.checkpoint import Checkpoint
-from artifactgen.models.naming import rename
+from artifactgen.models.stated import Stated
 
-_FILLS = frozenset(
-    f"{name}_"
-    for name in (
-        *("fill", "zero", "zeros", "ones", "constant", "copy"),
-        *("normal", "uniform", "trunc_normal", "erfinv", "mul", "div", "add", "clamp"),
-        *("kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform"),
-    )
-)
-"""In-place functions of torch and `torch.nn.init` with which layers initialise parameters."""
+_NOTHING = Stated()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,72 +27,41 @@ class LoadedModel:
     audit: LoadAudit
     has_head: bool
     """Whether its classifier is a trained one; a randomly initialised one is never used."""
+    stated: Stated = _NOTHING
+    """What the checkpoint says beside its weights; names of classes only for its own classifier."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on what is stated and contradicts what is used, where the weights fit both."""
 
 
-def load_model(family: Family, checkpoint: Checkpoint) -> LoadedModel:
+def load_model(family: Family, checkpoint: Checkpoint, *, stated: Stated = _NOTHING) -> LoadedModel:
     """Build a model and fill all of it from the checkpoint.
 
-    Head and pooling follow the checkpoint where the family's options leave them open. Without a
-    head in the checkpoint the model is built without one, if its family can.
+    Head and pooling follow the checkpoint where the family's options leave them open, and so does
+    what it states. Without a head in the checkpoint the model is built without one, if its family
+    can.
+
+    Args:
+        family: the model's options.
+        checkpoint: read, but not copied.
+        stated: what it says beside its weights, see `read_stated`; a worker's family has it all.
 
     Raises:
         ConfigError: the model does not exist.
         CheckpointError: less than the whole encoder is in the checkpoint, or more of it, or its
             head has another number of classes, or weights are not finite.
     """
-    draft = _build(family)
-    weights = rename(checkpoint.state_dict, _shapes(draft.module))
-    decided = draft.family.decide(draft, weights)
-    network = draft if decided == draft.family else _build(decided)
-    present = _classifiers(network)
-    audit = audit_load(
-        network.module,
-        weights,
-        container=checkpoint.container,
-        classifiers=present,
-        beside=family.beside_encoder(network),
-    )
-    if family.num_classes == 0 and head_classes(draft, weights):
-        audit = dataclasses.replace(audit, head="unused")
+    claims = family.claims(stated)
+    if lacking := filled(family, unset(family, claims)).lacks(checkpoint):
+        raise CheckpointError(f"{checkpoint.path}: {lacking}")
+    match, warnings = adopt(family, checkpoint, claims, classes=stated.num_classes)
+    network, audit = match.network, match.audit
     _require_fit(audit, checkpoint, network)
-    _require_classes(family, decided, audit, checkpoint)
-    _fill(network.module, weights.tensors, checkpoint)
-    return LoadedModel(network, audit, has_head=audit.head == "loaded")
-
-
-class _WithoutInitialisation(TorchFunctionMode):
-    """Leaves parameters as allocated: all of them come from a checkpoint a moment later.
-
-    Random numbers for a ViT-L take longer than reading its checkpoint.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        target = args[0] if args else kwargs.get("tensor")
-        if isinstance(target, nn.Parameter) and getattr(func, "__name__", "") in _FILLS:
-            return target
-        return func(*args, **kwargs)
-
-
-def _build(family: Family) -> Network:
-    with _WithoutInitialisation():
-        return family.build()
-
-
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-
-def _classifiers(network: Network) -> tuple[str, ...]:
-    """Module paths of the classifiers that were built: of a distilled model, two."""
-    names = network.module.state_dict().keys()
-    return tuple(path for path in network.classifiers if f"{path}.weight" in names)
+    _require_classes(family, match, checkpoint)
+    _fill(network.module, match.weights.tensors, checkpoint)
+    has_head = audit.head == "loaded"
+    if stated.classes and len(stated.classes) != match.outputs:
+        stated = replace(stated, classes=())
+    return LoadedModel(network, audit, has_head, stated, warnings)
 
 
 def _require_fit(audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> None:
@@ -123,16 +82,15 @@ def _few(title: str, names: tuple[str, ...] | list[str], *, limit: int = 4) -> l
     return [f"{title}: {', '.join(names[:limit])}{more}."]
 
 
-def _require_classes(
-    family: Family, decided: Family, audit: LoadAudit, checkpoint: Checkpoint
-) -> None:
-    if audit.head.startswith("incomplete"):
-        raise CheckpointError(f"{checkpoint.path}: the classifier is {audit.head}.")
-    if decided.num_classes and family.num_classes not in (None, decided.num_classes):
+def _require_classes(family: Family, match: Match, checkpoint: Checkpoint) -> None:
+    outputs = match.outputs
+    if match.audit.head.startswith("incomplete"):
+        raise CheckpointError(f"{checkpoint.path}: the classifier is {match.audit.head}.")
+    if outputs and family.num_classes not in (None, 0, outputs):
         raise CheckpointError(
-            f"{checkpoint.path}: its classifier has {decided.num_classes} classes, not "
-            f"{family.num_classes}. Set model.num_classes={decided.num_classes}, "
-            "or 0 to go without the classifier."
+            f"{checkpoint.path}: its classifier has {outputs} classes, not {family.num_classes}. "
+            f"Set model.num_classes={outputs}, or 0 to go without the classifier."
+            + (f"\n{match.behind}" if match.behind else "")
         )
 
 

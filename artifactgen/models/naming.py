@@ -34,6 +34,8 @@ class NamedWeights:
     """Full names that do not lie below the prefix."""
     rivals: tuple[str, ...]
     """Other prefixes that would have fitted just as well."""
+    head: int | None = None
+    """Classes of a classifier that was found beside the encoder, if one was taken from there."""
 
 
 def rename(state_dict: Mapping[str, Tensor], shapes: Shapes) -> NamedWeights:

@@ -1,6 +1,8 @@
 """What a checkpoint's pickle may import, and what one would import that may not.
 
 No allowed class runs code of the checkpoint's choosing; `functools.partial` or `getattr` would.
+What OmegaConf names is not imported at all: an inert object stands for each of it, whatever its
+version, so that hyper-parameters of Hydra programs can be read without it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import pathlib
 import pickle
 import pickletools
 import re
-import typing
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,12 +28,40 @@ _LEGACY_PICKLES = 4
 """Before torch 1.6 a file was four pickles in a row: number, protocol, system, object."""
 
 
+_INERT = (
+    *(f"omegaconf.{name}Config" for name in ("dictconfig.Dict", "listconfig.List")),
+    "omegaconf.tupleconfig.TupleConfig",
+    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata"),
+    *(
+        f"omegaconf.nodes.{kind}Node"
+        for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")
+    ),
+    # What it says of types: `typing.Tuple[typing.Any, ...]`.
+    *(f"typing.{name}" for name in ("Any", "Dict", "List", "Optional", "Tuple", "Union")),
+    *(f"builtins.{name}" for name in ("Ellipsis", "bool", "bytes", "float", "str", "tuple")),
+    "_operator.getitem",
+)
+"""Names in place of which a file of OmegaConf's gets an `Inert`."""
+
+
+class Inert:
+    """Stands for a class or function that a checkpoint names: takes any state, does nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    @property
+    def content(self) -> Any:
+        """The values of a container of OmegaConf, or the one of a node."""
+        return vars(self).get("_content", vars(self).get("_val"))
+
+
 def allowed_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """The classes that a checkpoint may name beside those of torch: plain data, no behaviour."""
     plain: list[Any] = [argparse.Namespace, dict, list, int, collections.defaultdict]
     # Python 3.13 moved the class; files carry either name.
     paths = [(pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
-    return [*plain, (typing.Any, "typing.Any"), *paths, *_numpy_globals(), *_omegaconf_globals()]
+    return [*plain, *paths, *_numpy_globals(), *((Inert, name) for name in _INERT)]
 
 
 def _numpy_globals() -> Iterator[Any]:
@@ -45,17 +74,6 @@ def _numpy_globals() -> Iterator[Any]:
     yield from (np.ndarray, np.dtype)
     codes = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
     yield from {type(np.dtype(code)) for code in codes}
-
-
-def _omegaconf_globals() -> list[Any]:
-    """Lightning keeps hyper-parameters of Hydra programs in these."""
-    try:
-        from omegaconf import DictConfig, ListConfig
-        from omegaconf.base import ContainerMetadata, Metadata
-        from omegaconf.nodes import AnyNode
-    except ModuleNotFoundError:
-        return []
-    return [DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode]
 
 
 def refused_globals(path: Path, error: Exception) -> list[str]:

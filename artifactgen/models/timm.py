@@ -18,7 +18,9 @@ from artifactgen.models.base import Family, Network, Traits, per_channel
 if TYPE_CHECKING:
     from artifactgen.models.audit import LoadAudit
     from artifactgen.models.checkpoint import Checkpoint
+    from artifactgen.models.claims import Claim
     from artifactgen.models.naming import NamedWeights
+    from artifactgen.models.stated import Stated
 
 RESERVED_OPTIONS = {
     "img_size": "data.image_size",
@@ -48,8 +50,9 @@ context scores of MobileViTv2."""
 class Timm(Family):
     """A model of timm."""
 
-    backbone: str
-    """Any timm name; `vit_base_patch16` stands for `vit_base_patch16_224`."""
+    backbone: str | None = None
+    """Any timm name; `vit_base_patch16` stands for `vit_base_patch16_224`; None = as stated in the
+    checkpoint."""
     global_pool: str | None = None
     """timm's name of the pooling before the head; None = as the checkpoint was trained."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -57,10 +60,10 @@ class Timm(Family):
 
     @property
     def name(self) -> str:
-        return self.backbone
+        return self.backbone or "timm"
 
     def build(self) -> TimmNetwork:
-        resolved = replace(self, backbone=resolve_backbone(self.backbone))
+        resolved = replace(self, backbone=self._resolved())
         return as_network(_build(resolved), resolved)
 
     def input_size(self) -> tuple[int, int]:
@@ -73,6 +76,22 @@ class Timm(Family):
         """What timm states for RGB; its average for another number of channels."""
         cfg = self._pretrained_cfg()
         return per_channel(cfg.mean, self.in_chans), per_channel(cfg.std, self.in_chans)
+
+    def claims(self, stated: Stated) -> tuple[Claim, ...]:
+        from artifactgen.models.timm_stated import claims  # only for a checkpoint that states any
+
+        return (*claims(self, stated), *Family.claims(self, stated))
+
+    def lacks(self, checkpoint: Checkpoint) -> str:
+        if self.backbone is not None:
+            return ""
+        from artifactgen.models.hints import looks
+        from artifactgen.models.stated import read_stated
+
+        return (
+            "model.backbone is not set, and the checkpoint does not state it.\n"
+            f"{looks(checkpoint, read_stated(checkpoint))}"
+        )
 
     def decide(self, draft: Network, weights: NamedWeights) -> Self:
         pool = self.global_pool or _trained_pool(draft.module, weights)
@@ -93,7 +112,12 @@ class Timm(Family):
         return hint(audit, checkpoint, network.module)
 
     def _pretrained_cfg(self) -> Any:
-        return timm.get_pretrained_cfg(resolve_backbone(self.backbone))
+        return timm.get_pretrained_cfg(self._resolved())
+
+    def _resolved(self) -> str:
+        if self.backbone is None:
+            raise ConfigError("model.backbone is not set: which architecture of timm?")
+        return resolve_backbone(self.backbone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +169,7 @@ def _build(spec: Timm) -> nn.Module:
     Raises:
         ConfigError: unknown backbone, or an option that this architecture does not take.
     """
-    name = spec.backbone
+    name = spec.name
     _check_settings(spec)
     arguments = {"num_classes": spec.num_classes, "in_chans": spec.in_chans, **spec.options}
     if spec.global_pool is not None:
@@ -271,4 +295,4 @@ def _check_patches(model: nn.Module, spec: Timm) -> None:
     height, width = spec.image_size
     if height % patch[0] or width % patch[1]:
         size = f"data.image_size={[height, width]}"
-        raise ConfigError(f"{size}: not a multiple of {spec.backbone}'s patch size {list(patch)}.")
+        raise ConfigError(f"{size}: not a multiple of {spec.name}'s patch size {list(patch)}.")

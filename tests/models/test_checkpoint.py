@@ -3,20 +3,27 @@
 import argparse
 import contextlib
 import functools
+import gzip
 import hashlib
 import json
+import operator
 import os
 import pathlib
 import pickle
 import subprocess
 import sys
+import types
+import typing
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from omegaconf.base import ContainerMetadata
+from omegaconf.nodes import AnyNode
 from safetensors.torch import save_file
 
 from artifactgen.errors import CheckpointError
@@ -100,6 +107,75 @@ def test_lightning_hyper_parameters_become_plain(tmp_path):
         "metric": 0.5,
     }
     assert json.loads(json.dumps(meta)) == meta
+
+
+def test_hyper_parameters_of_omegaconf_2_4_that_hold_a_tuple(tmp_path, monkeypatch):
+    """It names what 2.3 does not have, and a function that is only there to say a type."""
+    module = types.ModuleType("omegaconf.tupleconfig")
+    module.TupleConfig = type("TupleConfig", (), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    config = OmegaConf.create({"net": {"name": "vit", "size": [4, 5]}, "ref": "${net.size}"})
+    size = module.TupleConfig()
+    size._metadata = ContainerMetadata(
+        typing.Any, object_type=tuple, optional=True, key="size", key_type=int, element_type=Any
+    )
+    size._metadata.ref_type = typing.Tuple[Any, ...]  # noqa: UP006
+    size._content = [AnyNode(4), AnyNode(5)]
+    config._content["net"]._content["size"] = size
+    path = saved(tmp_path, {"state_dict": WEIGHTS, "hyper_parameters": config})
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    assert {"omegaconf.tupleconfig.TupleConfig", "_operator.getitem", "builtins.Ellipsis"} <= {
+        *names
+    }
+    monkeypatch.delitem(sys.modules, module.__name__)
+    meta = read_checkpoint(path).meta
+    expected = {"net": {"name": "vit", "size": [4, 5]}, "ref": "${net.size}"}
+    assert meta == {"hyper_parameters": expected}
+
+
+def test_a_function_that_stands_for_a_type_is_not_run(tmp_path):
+    """`_operator.getitem` may be named; it would run the `__getitem__` of what it is given."""
+    path = saved(tmp_path, {"state_dict": WEIGHTS, "config": GetItem()})
+    assert torch.load(path, weights_only=False)["config"] == 3
+    assert read_checkpoint(path).meta == {}
+
+
+class GetItem:
+    def __reduce__(self):
+        return operator.getitem, ({"a": 3}, "a")
+
+
+HOSTILE = "\x1b[31mred\a\r\n\u202eright to left\u2028"
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path):
+    weights = {**WEIGHTS, HOSTILE: torch.ones(1)}
+    said = {HOSTILE: [HOSTILE, pathlib.PosixPath(HOSTILE)], "classes": ["Frühling", "春"]}
+    checkpoint = read_checkpoint(saved(tmp_path, {"state_dict": weights, "hparams": said}))
+    shown = r"\x1b[31mred\x07\r\n\u202eright to left\u2028"
+    assert checkpoint.state_dict.keys() == {*WEIGHTS, shown}
+    assert checkpoint.meta == {"hparams": {shown: [shown, shown], "classes": ["Frühling", "春"]}}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{HOSTILE: 3}, {"state_dict": {HOSTILE: torch.ones(1).expand(10**9)}}],
+)
+def test_control_characters_in_refusals(tmp_path, payload):
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(saved(tmp_path, payload))
+    assert r"\x1b[31mred" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_control_characters_in_the_names_of_code(tmp_path, monkeypatch):
+    hostile = type("\x1b[31m", (), {"__module__": "hostile"})
+    module = types.ModuleType("hostile")
+    setattr(module, "\x1b[31m", hostile)
+    monkeypatch.setitem(sys.modules, "hostile", module)
+    with pytest.raises(CheckpointError, match=r"hostile\.\\x1b\[31m") as caught:
+        read_checkpoint(saved(tmp_path, {"state_dict": WEIGHTS, "x": hostile()}))
+    assert "\x1b" not in str(caught.value)
 
 
 def test_namespace_and_numpy_of_mae_and_timm(tmp_path):
@@ -198,7 +274,15 @@ def test_garbled_pickles_never_escape_as_other_errors(tmp_path):
         (b"\n<!DOCTYPE html><html>403 Forbidden</html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
         (b"not a checkpoint at all", "no checkpoint"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "no checkpoint"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "a PNG image, no checkpoint"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "a JPEG image, no checkpoint"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file, no checkpoint"),
+        (b"PAR1" + bytes(100), "a Parquet file, no checkpoint"),
+        (gzip.compress(bytes(400)), "compressed with gzip"),
+        (bytes(344) + b"n+1\0" + bytes(100), "a NIfTI volume, no checkpoint"),
+        (bytes(128) + b"DICM" + bytes(100), "a DICOM image, no checkpoint"),
+        ("# Ein Experiment für später\nlr: 3\n".encode(), "a text file, no checkpoint"),
+        ("überall".encode() * 100, "a text file, no checkpoint"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".safetensors"])
@@ -213,8 +297,23 @@ def test_other_archives(tmp_path):
     path = tmp_path / "arrays.pt"
     with path.open("wb") as stream:
         np.savez(stream, a=np.ones(3))
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"an archive of NumPy arrays \(\.npz\), no checkpoint"
+    ):
         read_checkpoint(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("word/document.xml", "text")
+    with pytest.raises(CheckpointError, match=r"a zip archive of other files \(word/document\.xml"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.yaml", "YAML"), ("train.py", "Python"), ("a.json", "JSON")]
+)
+def test_text_is_named_by_its_ending(tmp_path, name, kind):
+    (tmp_path / name).write_text("import this\n")
+    with pytest.raises(CheckpointError, match=rf"a text file \({kind}\), no checkpoint"):
+        read_checkpoint(tmp_path / name)
 
 
 def test_torchscript_names_the_remedy(tmp_path):
@@ -243,6 +342,18 @@ def test_missing_file_names_the_nearest(tmp_path):
         read_checkpoint(tmp_path / "epoch_1.ckpt")
     with pytest.raises(CheckpointError, match="no folder"):
         read_checkpoint(tmp_path / "nowhere" / "epoch_1.ckpt")
+
+
+def test_only_checkpoints_are_named(tmp_path):
+    for name in ("epoch_1.yaml", "epoch_2.log", "train.py"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(CheckpointError, match=r"There are no checkpoints \(\.ckpt, \.pth, \.pt, "):
+        read_checkpoint(tmp_path / "epoch_1.ckpt")
+    saved(tmp_path, WEIGHTS, "last.PTH")
+    with pytest.raises(CheckpointError, match=r"no such file\. Known: last\.PTH\.$"):
+        read_checkpoint(tmp_path / "epoch_1.ckpt")
+    with pytest.raises(CheckpointError, match=r"a text file .*Known: last\.PTH\.$"):
+        read_checkpoint(tmp_path / "train.py")
 
 
 def test_a_folder_names_what_is_in_it(tmp_path):
@@ -286,7 +397,7 @@ def test_tensors_without_plain_data(tmp_path, tensor):
 
 
 def test_reads_without_omegaconf_and_safetensors(tmp_path):
-    """The library needs neither; a file that needs one says so."""
+    """The library needs neither: nothing of OmegaConf is imported to read what it wrote."""
     save_file(WEIGHTS, tmp_path / "a.safetensors")
     saved(tmp_path, {"state_dict": WEIGHTS, "hyper_parameters": OmegaConf.create({"a": 1})}, "b.pt")
     saved(tmp_path, WEIGHTS, "c.pt")
@@ -307,5 +418,4 @@ for name in ("a.safetensors", "b.pt", "c.pt"):
     )
     first, second, third = result.stdout.splitlines()
     assert "pip install safetensors" in first
-    assert "pip install omegaconf" in second
-    assert third == "2"
+    assert second == third == "2"

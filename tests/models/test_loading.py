@@ -221,7 +221,15 @@ def test_the_better_fit_goes_before_the_teacher(tmp_path):
 
 def test_dino_projection_head_is_no_classifier(tmp_path):
     state = weights("test_vit", num_classes=0)
-    flat = {**state, "head.mlp.0.weight": torch.ones(8, 64), "head.mlp.0.bias": torch.ones(8)}
+    head = {
+        "head.mlp.0.weight": torch.ones(8, 64),
+        "head.mlp.0.bias": torch.ones(8),
+        "head.mlp.2.weight": torch.ones(8, 8),
+        "head.mlp.2.bias": torch.ones(8),
+        "head.last_layer.weight_g": torch.ones(16, 1),
+        "head.last_layer.weight_v": torch.ones(16, 8),
+    }
+    flat = {**state, **head}
     loaded = load(tmp_path, {"teacher": flat, "epoch": 1}, Timm(backbone="test_vit"))
     assert_exactly(loaded, state)
     assert not loaded.has_head

@@ -96,6 +96,10 @@ class GradCAM(Artifact):
 
     def bind(self, subject: Subject) -> BoundGradCAM:
         """Resolve layer and classes; `ConfigError` where the model has no classifier."""
+        if subject.head_note:
+            raise ConfigError(
+                f"GradCAM needs a classifier. {subject.head_note}.\nOr set generate_gradcam=false."
+            )
         if not subject.has_head:
             raise ConfigError(
                 "GradCAM needs a classifier, and the checkpoint has none: an untrained one would "

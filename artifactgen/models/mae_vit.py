@@ -1,0 +1,20 @@
+"""A vision transformer that was pre-trained as a masked autoencoder, fine-tuned or not.
+
+He et al., CVPR 2022, https://arxiv.org/abs/2111.06377
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from artifactgen.models.base import Family
+from artifactgen.models.timm import Timm
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaeViT(Timm):
+    """A ViT of timm, with the normalisation that masked autoencoders are trained with."""
+
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """ImageNet's, where timm's own for a ViT is another."""
+        return Family.normalization(self)

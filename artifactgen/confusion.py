@@ -151,8 +151,8 @@ class Confusion:
         if not self.is_near_chance:
             return ""
         return (
-            f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, no better than "
-            f"guessing ({100 * self.chance:.1f} %).\n"
+            f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, near what guessing "
+            f"gives ({100 * self.chance:.1f} %).\n"
             "Are the pixels scaled and normalised as in training (data.max_value, data.mean, "
             "data.std, data.image_size), and is it the right checkpoint?"
         )

@@ -84,7 +84,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         save_maps=settings.save_maps,
         import_from=run.import_from,
     )
-    of_classes = ()
+    of_classes: tuple[str, ...] = ()
     if named and settings.model.classes is None:
         of_classes = (f"names of classes ({loaded.stated.source['classes']})",)
     taken = (*loaded.audit.taken, *preprocessing.taken, *of_classes)

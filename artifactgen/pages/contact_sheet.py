@@ -64,7 +64,7 @@ def make_sheet(
 def _accuracy(job: Job, confusion: Confusion) -> list[str]:
     if not (job.labels.comparable and confusion.records):
         return []
-    doubt = ["no better than guessing"] if confusion.is_near_chance else []
+    doubt = ["near chance"] if confusion.is_near_chance else []
     return [confusion.line(job.labels.names), *doubt]
 
 

@@ -143,8 +143,8 @@ def test_the_drivers_model_is_given_back_before_workers_start(
 ) -> None:
     original = distributed.build.load_model
 
-    def remembered(*args: Any) -> LoadedModel:
-        loaded = original(*args)
+    def remembered(*args: Any, **options: Any) -> LoadedModel:
+        loaded = original(*args, **options)
         LOADED.append(weakref.ref(loaded.network.module))
         return loaded
 
@@ -159,7 +159,7 @@ def test_the_drivers_model_is_given_back_before_workers_start(
 def test_what_a_run_will_do_is_said_before_the_model_is_loaded(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(distributed.build, "load_model", fail)

@@ -23,7 +23,7 @@ from artifactgen.models.file import identify
 from artifactgen.models.loading import load_model
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
-DRIVERS = {"_target_", "mean", "std", "compile"}
+DRIVERS = {"_target_", "mean", "std", "classes", "compile"}
 SIZE = (64, 64)
 SMALL = {
     "timm": {"backbone": "test_vit"},

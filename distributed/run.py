@@ -67,8 +67,10 @@ class Run:
             OutputError: they differ, and it may not.
         """
         changes = difference_to(self.layout, self.inputs.deciding)
-        if self.is_mended():
+        if any(map(_is_of_content, changes)):
             changes = [line for line in changes if not _is_of_content(line)]
+            if not self.is_mended():
+                changes.append(self._other_content())
         if changes and not self.settings.overwrite:
             refuse_other_settings(self.layout, changes)
         if changes and self.settings.record_id:
@@ -77,6 +79,12 @@ class Run:
                 "Give another output_dir."
             )
         return changes
+
+    def _other_content(self) -> str:
+        advice = "retry_failures=true does those again that failed"
+        return f"{CONTENT}: the files hold other bytes for the same records" + (
+            f" ({advice})" if self._has_failures() else ""
+        )
 
     def page_options(self) -> dict[str, Any]:
         """What the pages are drawn with, in plain types."""

@@ -193,12 +193,12 @@ BAD = {
     "a label that nobody means": (
         {"images": IMAGES, "labels": [0, 1, 2**40, 3]},
         {},
-        r"a\.h5: /labels: the label in row 2 is 1099511627776; labels are indices",
+        r"a\.h5: /labels: the label of a_2 is 1099511627776; labels are indices",
     ),
     "a label that wraps around": (
         {"images": IMAGES, "labels": np.array([0, 2**63 + 5, 1, 2], np.uint64)},
         {},
-        "label in row 1 is 9223372036854775813",
+        "label of a_1 is 9223372036854775813",
     ),
     "an id of ten megabytes": (
         {"images": IMAGES, "record_ids": ["a", "b" * 10_000_000, "c", "d"]},

@@ -19,9 +19,9 @@ HighestLabel = tuple[int, int]
 
 
 def read_labels(
-    labels: h5py.Dataset | None,
+    labels: h5py.Dataset | None, part: Part
 ) -> tuple[NDArray[np.int64] | None, HighestLabel | None]:
-    """All labels, and the highest of them, if there is one from 0 on.
+    """All labels of a part, and the highest of them, if there is one from 0 on.
 
     Raises:
         DataError: it is beyond what a label can be.
@@ -35,8 +35,8 @@ def read_labels(
     highest = int(values[row])
     if highest >= MAX_CLASSES:
         raise DataError(
-            f"{where(labels)}: the label in row {row} is {highest}; labels are indices of classes, "
-            f"from 0 to at most {MAX_CLASSES - 1}, and negative where unknown."
+            f"{where(labels)}: the label of {_record_id(part, row)} is {highest}; labels are "
+            f"indices of classes, from 0 to at most {MAX_CLASSES - 1}, and negative where unknown."
         )
     return values.astype(np.int64), (row, highest) if highest >= 0 else None
 
@@ -47,7 +47,11 @@ def highest_label(found: Iterable[tuple[Part, HighestLabel | None]]) -> tuple[st
     if not labelled:
         return None
     (row, label), part = max(labelled, key=lambda of_part: of_part[0][1])
-    return replace(part, rows=range(row, row + 1)).ids()[0], label
+    return _record_id(part, row), label
+
+
+def _record_id(part: Part, row: int) -> str:
+    return replace(part, rows=range(row, row + 1)).ids()[0]
 
 
 def class_attribute(file: h5py.File, labels: h5py.Dataset | None) -> tuple[str, ...]:

@@ -160,7 +160,6 @@ def _scan_table(file: h5py.File, group: str, keys: Keys, layout: AxesOption) -> 
         raise DataError(f"{where(split)}: splits are groups here; remove one of the two.")
     stem = Path(file.filename).stem
     splits = {group: range(len(images))} if group else _splits(split, len(images), stem)
-    label_values, highest = read_labels(labels)
     part = Part(
         path=file.filename,
         images=images.name,
@@ -170,6 +169,7 @@ def _scan_table(file: h5py.File, group: str, keys: Keys, layout: AxesOption) -> 
         layout=axes,
         rows=range(len(images)),
     )
+    label_values, highest = read_labels(labels, part)
     return _Table(
         part=part,
         splits=splits,

@@ -83,7 +83,7 @@ def _is_equal(some: tuple[float, ...], others: tuple[float, ...]) -> bool:
 
 def _of_floats(stated: Stated, family: Family, checkpoint: Path) -> str:
     mean, std = (_stated(stated, name, family) for name in ("mean", "std"))
-    if mean is None or std is None:
+    if mean is None or std is None or (_is_equal(mean, (0,)) and _is_equal(std, (1,))):
         return ""
     return (
         f"{checkpoint}: it was trained with mean {shown(mean)} and std {shown(std)} "

@@ -20,6 +20,8 @@ from artifactgen.types import UNKNOWN_LABEL
 
 _LEAST_RECORDS = 16
 """Fewer say nothing about chance."""
+_LEAST_OF_A_CLASS = 5
+"""Of fewer records, the worst class is a matter of luck."""
 _SIGMAS = 2.0
 """One-sided: a guesser exceeds this in one case of forty."""
 _LEAST_KAPPA = 0.1
@@ -130,9 +132,13 @@ class Confusion:
     def line(self, names: Sequence[str]) -> str:
         """`343 of 358 right (95.8 %); worst: three 71 %`."""
         text = f"{self.right:,} of {self.records:,} right ({100 * self.accuracy:.1f} %)"
-        shares = {label: right / records for label, (right, records) in self.by_class.items()}
+        shares = {
+            label: right / records
+            for label, (right, records) in self.by_class.items()
+            if records >= _LEAST_OF_A_CLASS
+        }
         worst = min(shares, key=lambda label: shares[label], default=None)
-        if worst is None or self.right == self.records or len(shares) < 2:
+        if worst is None or self.right == self.records or len(self.by_class) < 2:
             return text
         return f"{text}; worst: {names[worst]} {100 * shares[worst]:.0f} %"
 
@@ -151,8 +157,8 @@ class Confusion:
         if not self.is_near_chance:
             return ""
         return (
-            f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, near what guessing "
-            f"gives ({100 * self.chance:.1f} %).\n"
+            f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, near what "
+            f"guessing gives ({100 * self.chance:.1f} %).\n"
             "Are the pixels scaled and normalised as in training (data.max_value, data.mean, "
             "data.std, data.image_size), and is it the right checkpoint?"
         )

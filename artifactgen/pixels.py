@@ -106,7 +106,7 @@ def _float_doubts(pixels: PixelRange, normalization: Normalization) -> list[str]
             f"{span} are not normalised, and are taken as they are: "
             f"data.mean={_list(mean, scale)} data.std={_list(std, scale)}?"
         ]
-    if low >= 0 and high <= 1:
+    if low >= 0 and high <= 1 and (set(mean), set(std)) != ({0.0}, {1.0}):
         return [
             f"{span} are taken as they are. If the model was trained on normalised ones: "
             f"data.mean={_list(mean)} data.std={_list(std)}; if not, data.mean=0 data.std=1."

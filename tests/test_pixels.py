@@ -28,6 +28,7 @@ def pixels(low: float, high: float, dtype: Any) -> PixelRange:
         (pixels(-5, 14, np.float32), MODELS),
         (pixels(0, 1, np.float32), Normalization(MEAN, STD, of_floats=True)),
         (pixels(0, 1, np.float32), Normalization((0.0,), (1.0,), of_floats=True)),
+        (pixels(0, 1, np.float32), Normalization((0.0,) * 3, (1.0,) * 3)),
         (pixels(0, 255, np.float32), Normalization((120.0,), (60.0,), of_floats=True)),
     ],
 )

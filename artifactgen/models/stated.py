@@ -79,24 +79,18 @@ class Stated:
 def read_stated(checkpoint: Checkpoint) -> Stated:
     """What a checkpoint says of its model, in the file and in a `config.json` beside it."""
     scopes = _scopes(checkpoint.meta, _read_config(checkpoint.path))
-    pairs = (_first(scopes, names, _normalization(*names)) for names in _PAIRS)
-    pair = next((found for found in pairs if found), None)
-    mean, std = pair.value if pair else (None, None)
     sizes = {
         "num_classes": _first(scopes, _NUM_CLASSES, _count),
         "classes": _first(scopes, _CLASSES, _class_names),
         "image_size": _first(scopes, _IMAGE_SIZE, _size),
     }
     said = {name: found for name, found in sizes.items() if found}
-    where = {name: found.where for name, found in said.items()}
-    where |= {"mean": pair.where, "std": pair.where} if pair else {}
+    said |= _mean_and_std(scopes)
     return Stated(
         **{name: found.value for name, found in said.items()},
-        mean=mean,
-        std=std,
         architectures=tuple(_architectures(scopes)),
         options=_options(scopes),
-        source=where,
+        source={name: found.where for name, found in said.items()},
     )
 
 
@@ -162,6 +156,16 @@ def _first(
     likeliest = ranked[min(ranked)] if ranked else []
     agree = all(said.value == likeliest[0].value for said in likeliest)
     return likeliest[0] if likeliest and agree else None
+
+
+def _mean_and_std(scopes: list[_Scope]) -> dict[str, Said]:
+    for of_mean, of_std in _PAIRS:
+        pair = _first(scopes, (of_mean,), _normalization(of_mean, of_std))
+        if pair is not None:
+            mean, std = pair.value
+            where = pair.where.removesuffix(of_mean) + of_std
+            return {"mean": Said(mean, pair.where), "std": Said(std, where)}
+    return {}
 
 
 def _architectures(scopes: list[_Scope]) -> Iterator[Said]:

@@ -1,0 +1,89 @@
+"""Mean and std: asked for, stated by the checkpoint, or the family's, in this order; and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifactgen.errors import ConfigError
+from artifactgen.models.mae_vit import MaeViT
+from artifactgen.models.stated import Stated
+from artifactgen.models.timm import Timm
+from distributed.preprocessing import Preprocessing, build_normalization
+from distributed.settings import Settings
+
+FAMILY = Timm(backbone="resnet18")
+MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+WHERE = {"mean": "hparams.mean", "std": "hparams.std"}
+SAID = Stated(mean=MEAN, std=STD, source=WHERE)
+FILE = Path("a.ckpt")
+
+
+def settings(**options: Any) -> Settings:
+    data: dict[str, Any] = {"_target_": "x.Y", "batch_size": 1, "num_workers": 1}
+    model: dict[str, Any] = {"_target_": "x.Y"}
+    for key, value in options.items():
+        section, _, name = key.partition("_")
+        (data if section == "data" else model)[name] = value
+    return Settings.model_validate(
+        {
+            "experiment_name": "x",
+            "ckpt_path": FILE,
+            "output_dir": "out",
+            "splits": ["test"],
+            "data": data,
+            "model": model,
+            "cluster": {"_target_": "x.Y"},
+        }
+    )
+
+
+def made(said: Stated = SAID, family: Timm = FAMILY, **options: Any) -> Preprocessing:
+    return build_normalization(settings(**options), family, said, FILE)
+
+
+def test_what_is_stated_goes_before_the_familys_own() -> None:
+    found = made()
+    assert (found.normalization.mean, found.normalization.std) == (MEAN, STD)
+    assert found.taken == ("mean [0.1,0.2,0.3] (hparams.mean)", "std [0.4,0.5,0.6] (hparams.std)")
+    assert found.warnings == ()
+    assert made(Stated()).normalization.mean == FAMILY.normalization()[0]
+
+
+def test_a_masked_autoencoder_has_imagenets_unless_another_is_stated() -> None:
+    family = MaeViT(backbone="vit_base_patch16")
+    assert made(Stated(), family).normalization.mean == (0.485, 0.456, 0.406)
+    assert made(SAID, family).normalization.mean == MEAN
+
+
+def test_the_datas_goes_before_the_models_and_both_before_what_is_stated() -> None:
+    found = made(data_mean=(0.7,), model_mean=(0.8,), model_std=(0.9,))
+    assert (found.normalization.mean, found.normalization.std) == ((0.7,), (0.9,))
+    assert found.taken == ()
+    assert found.warnings == (
+        "a.ckpt: hparams.mean is [0.1,0.2,0.3], and data.mean=[0.7] is used. "
+        "Set data.mean=[0.1,0.2,0.3] unless you know better.",
+        "a.ckpt: hparams.std is [0.4,0.5,0.6], and model.std=[0.9] is used. "
+        "Set data.std=[0.4,0.5,0.6] unless you know better.",
+    )
+
+
+def test_what_comes_to_the_same_is_no_contradiction() -> None:
+    said = Stated(mean=(0.5,), std=(0.5, 0.5, 0.5), source=WHERE)
+    assert made(said, data_mean=(0.5, 0.5, 0.5), data_std=(0.5,)).warnings == ()
+    assert made(data_mean=(0.1001, 0.2, 0.3), data_std=STD).warnings == ()
+
+
+def test_what_is_stated_of_other_channels_is_not_taken() -> None:
+    found = made(family=Timm(backbone="resnet18", in_chans=1))
+    assert found.taken == ()
+    assert len(found.normalization.mean) == 1
+    with pytest.raises(ConfigError, match=r"model\.mean has 2 values"):
+        made(model_mean=(0.1, 0.2))
+
+
+def test_floats_are_normalised_only_where_that_is_asked_for() -> None:
+    assert not made().normalization.of_floats
+    assert made(data_mean=MEAN).normalization.of_floats

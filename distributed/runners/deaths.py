@@ -12,12 +12,8 @@ from pathlib import Path
 from artifactgen.types import Shard
 
 _DONE = "done"
-_SIGNAL = re.compile(rb"\*\*\* (SIG[A-Z]+) received")
-"""How Ray's workers report a signal that they can catch, such as that of a segmentation fault."""
-
-_ENDED_BY_RAY = b"due to memory pressure"
-SAID = "said.txt"
-"""In the folder of a Ray: what it has told of workers that died and the like."""
+_SIGNAL = re.compile(rb"\*\*\* (SIG(?:SEGV|BUS|FPE|ILL|ABRT)) received")
+"""How Ray's workers report that they crash."""
 _USE_LESS = "Set a smaller data.batch_size, data.num_workers or cluster.workers."
 
 
@@ -46,7 +42,7 @@ class Begun:
 
     def under_way(self, shards: Sequence[Shard]) -> list[Shard]:
         """The shards that were begun and have not ended, those with most tries alone."""
-        open_shards = [s for s in shards if _DONE not in self._words(s) and self.tries(s)]
+        open_shards = [s for s in shards if self._words(s)[-1:] not in ([], [_DONE])]
         most = max((len(self.tries(shard)) for shard in open_shards), default=0)
         return [shard for shard in open_shards if len(self.tries(shard)) == most]
 
@@ -66,7 +62,7 @@ def cause(processes: Sequence[int], folder: Path, *, oom_kills: int) -> str:
 
     Args:
         processes: that died.
-        folder: of their Ray, with what they and it have written.
+        folder: of their Ray, with what they have written.
         oom_kills: how many processes the kernel has ended meanwhile.
     """
     logs = folder / "session_latest" / "logs"
@@ -77,13 +73,11 @@ def cause(processes: Sequence[int], folder: Path, *, oom_kills: int) -> str:
             f"It crashed with {', '.join(sorted(signals))}: most likely a record of this shard "
             "breaks the library that decodes it. cluster=inline and debug=true tell more."
         )
-    if _ENDED_BY_RAY in _read(folder / SAID):
-        return f"Memory ran short, and Ray ended it before the kernel would. {_USE_LESS}"
     if oom_kills:
         return f"Memory ran out, and the kernel ended {oom_kills} process(es) here. {_USE_LESS}"
     return (
-        "It was killed without a word (SIGKILL): by a memory limit, a scheduler or a person.\n"
-        f"If memory is short: {_USE_LESS}"
+        "It was killed without a word, by a memory limit, by Ray where memory runs short, or by a "
+        f"person. {_USE_LESS}"
     )
 
 

@@ -57,7 +57,7 @@ def _make() -> tuple[Path, int]:
     for place in _PLACES:
         with suppress(OSError):
             while True:
-                folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+                folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
                 handle = os.open(folder, os.O_RDONLY)
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 if folder.exists():  # else another run took it for a stale one

@@ -19,7 +19,6 @@ from typing import TextIO, cast
 import ray
 
 from artifactgen.errors import RunError
-from distributed.runners.deaths import SAID
 from distributed.runners.ray_folder import private_folder
 from distributed.runners.ray_janitor import MARK
 
@@ -49,7 +48,7 @@ def local_ray(workers: int) -> Iterator[Path]:
     with (
         private_folder() as folder,
         _environment(_variables(folder, quiet=quiet)),
-        _rays_lines_to(folder / SAID) if quiet else nullcontext(),
+        _without_rays_lines() if quiet else nullcontext(),
         # Ray's processes end with the thread that has started them, so that it must live on.
         ThreadPool(1, _name_thread) as thread,
     ):
@@ -146,20 +145,18 @@ def _stderr_to(path: Path) -> Iterator[None]:
         os.close(kept)
 
 
-class _RaysLinesApart(io.TextIOBase):
-    """A stream that sets apart what Ray's threads print, of workers that died and the like."""
+class _NotFromRay(io.TextIOBase):
+    """A stream that drops what Ray's threads print, of workers that died and the like."""
 
-    def __init__(self, stream: TextIO, apart: TextIO) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._apart = apart
 
     def write(self, text: str) -> int:
         of_ray = threading.current_thread().name.startswith(_RAYS_THREADS)
-        return (self._apart if of_ray else self._stream).write(text)
+        return len(text) if of_ray else self._stream.write(text)
 
     def flush(self) -> None:
         self._stream.flush()
-        self._apart.flush()
 
     def isatty(self) -> bool:
         return self._stream.isatty()
@@ -169,12 +166,10 @@ class _RaysLinesApart(io.TextIOBase):
 
 
 @contextmanager
-def _rays_lines_to(path: Path) -> Iterator[None]:
-    """Keep Ray's lines from standard output, and in a file."""
-    with path.open("w", buffering=1) as apart:
-        lines_apart = cast(TextIO, _RaysLinesApart(sys.stdout, apart))
-        with redirect_stdout(lines_apart):
-            yield
+def _without_rays_lines() -> Iterator[None]:
+    """Keep them from standard output: what matters of them we tell ourselves."""
+    with redirect_stdout(cast(TextIO, _NotFromRay(sys.stdout))):
+        yield
 
 
 @contextmanager

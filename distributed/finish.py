@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from artifactgen import __version__
-from artifactgen.device import Devices
 from artifactgen.errors import RunError
 from artifactgen.preflight import Preflight
 from artifactgen.reducer import Recipe
@@ -46,7 +45,7 @@ def _status(run: Run, ready: Preflight) -> dict[str, str]:
     return {**ready.status, **dict.fromkeys(run.inputs.switched_off, "off")}
 
 
-def finish(run: Run, ready: Preflight, workers: Workers, devices: Devices) -> None:
+def finish(run: Run, ready: Preflight, workers: Workers) -> None:
     """Report a run whose scopes are merged, and declare it complete.
 
     Raises:
@@ -56,7 +55,7 @@ def finish(run: Run, ready: Preflight, workers: Workers, devices: Devices) -> No
         results = {run.scopes[0].name: run.result(run.scopes[0].name) or {}}
     else:
         results = _merged_splits(run)
-        _report(run, ready, workers, devices, results)
+        _report(run, ready, workers, results)
     own = [results[scope.name] for scope in run.scopes]
     records, failures = _count(own)
     log.info(describe.outcome(records, failures, run.clock.with_total()))
@@ -102,7 +101,6 @@ def _report(
     run: Run,
     ready: Preflight,
     workers: Workers,
-    devices: Devices,
     results: Mapping[str, dict[str, Any]],
 ) -> None:
     failures = [f for name in results for f in recorded_failures(run.layout, name)]
@@ -122,7 +120,6 @@ def _report(
         artifacts={
             name: {"status": status[name], **ready.resolved.get(name, {})} for name in status
         },
-        device=devices.name,
         workers=workers.count,
         started=run.clock.started,
         seconds=run.clock.with_total(),

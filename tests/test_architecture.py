@@ -38,7 +38,9 @@ LAYERS: dict[str, set[str]] = {
         *("rendering", "types"),
     },
     "shard": {"artifacts", "job", "store", "types"},
-    "worker": {"assembly", "clock", "device", "engine", "job", "shard", "store", "types"},
+    "worker": {
+        *("assembly", "clock", "device", "engine", "errors", "job", "shard", "store", "types"),
+    },
     "reducer": {"embeddings", "plan", "store", "types"},
     "preflight": {
         *("artifacts", "assembly", "engine", "errors", "introspect", "job", "models"),

@@ -37,18 +37,19 @@ def is_intact(root: Path, file: CommittedFile) -> bool:
 
 
 def committed(
-    layout: Layout, scope: str, shards: Iterable[Shard], *, fingerprint: str
+    layout: Layout, scope: str, shards: Iterable[Shard], *, fingerprint: str, device: str
 ) -> dict[Shard, Receipt]:
     """The receipts of the shards that are done and intact, in the order of the plan.
 
-    A shard with a missing, broken or foreign entry, or with a file that changed since, is left
-    out: it will be done again.
+    A shard with a missing, broken or foreign entry, computed on another kind of device, or with a
+    file that changed since, is left out: it will be done again.
     """
     receipts = ((shard, _read_entry(layout, scope, shard, fingerprint)) for shard in shards)
     return {
         shard: receipt
         for shard, receipt in receipts
         if receipt
+        and receipt.device == device
         and all(is_intact(layout.root, file) for file in receipt.files)
         and _has_pictures(layout.root, receipt)
     }
@@ -84,6 +85,8 @@ def _receipt(entry: dict[str, Any]) -> Receipt:
     return Receipt(
         shard=Shard(**entry["shard"]),
         records=entry["records"],
+        host=entry["host"],
+        device=entry["device"],
         failures=tuple(Failure(**failure) for failure in entry["failures"]),
         files=tuple(CommittedFile(**file) for file in entry["files"]),
         pictures=entry["pictures"],

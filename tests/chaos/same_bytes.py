@@ -180,7 +180,7 @@ def load() -> Iterator[None]:
     They are nice: a run takes the time of two or three, and its threads are interrupted at any
     point.
     """
-    burners = [[sys.executable, "-c", _BURN]] * (os.cpucount() or 1)
+    burners = [[sys.executable, "-c", _BURN]] * (os.cpu_count() or 1)
     fillers = [[sys.executable, "-c", _FILL, str(_HELD_BYTES)]]
     processes = [subprocess.Popen(["nice", *command]) for command in burners + fillers]
     try:

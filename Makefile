@@ -5,7 +5,7 @@ BIN := .venv/bin
 SETUP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all coverage lint type bench clean
+.PHONY: help setup demo test test-all coverage lint type bench chaos clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 16
@@ -48,6 +48,9 @@ bench: $(SETUP)  ## Measure exactness and speed against the reference libraries 
 	$(BIN)/python -m benchmarks.speed.one_pass
 	$(BIN)/python -m benchmarks.speed.drawing
 	$(BIN)/python -m benchmarks.speed.pipeline
+
+chaos: $(SETUP)  ## Fifty whole runs beside processes that take CPU and memory: the same bytes (half an hour)
+	PYTHONPATH=.:tests $(BIN)/python -m chaos.same_bytes --runs 50
 
 clean:  ## Remove the demo's data, checkpoint and artifacts
 	rm -rf demo

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -38,7 +38,7 @@ class Devices:
     kind: str
     """`cpu` or `cuda`."""
     name: str
-    """For people: `cpu`, or the GPU's."""
+    """Which of its kind, all of them, see `device_name`."""
     gpus: int
     computes_bf16: bool
     """Natively: else bf16 is slower than float32."""
@@ -49,11 +49,56 @@ def find_devices(accelerator: Accelerator) -> Devices:
     device = resolve_device(accelerator)
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        name = torch.cuda.get_device_name(device)
-        return Devices("cuda", name, torch.cuda.device_count(), native)
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    return Devices("cpu", "cpu", 0, native)
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Devices("cuda", of_one_name(names, _gpu_ids(len(names))), len(names), native)
+    return Devices("cpu", device_name(device), 0, bool(_cpu_bf16()))
+
+
+def _gpu_ids(gpus: int) -> list[str]:
+    """The GPUs as `CUDA_VISIBLE_DEVICES` calls them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return given if len(given) == gpus else [str(index) for index in range(gpus)]
+
+
+def of_one_name(names: Sequence[str], ids: Sequence[str]) -> str:
+    """The name that all GPUs have.
+
+    Args:
+        names: of each.
+        ids: of each, as `CUDA_VISIBLE_DEVICES` calls them.
+
+    Raises:
+        ConfigError: they have several; a run on all of them would not round in one way.
+    """
+    by_name: dict[str, list[str]] = {}
+    for name, id_ in zip(names, ids, strict=True):
+        by_name.setdefault(name, []).append(id_)
+    if len(by_name) > 1:
+        kinds = ", ".join(f"{name} ({', '.join(own)})" for name, own in by_name.items())
+        most = max(len(own) for own in by_name.values())
+        chosen = ",".join(next(own for own in by_name.values() if len(own) == most))
+        raise ConfigError(
+            f"The GPUs of this machine are of different kinds, which round differently: {kinds}.\n"
+            f"Choose those of one kind, as by CUDA_VISIBLE_DEVICES={chosen} in the environment."
+        )
+    return names[0]
+
+
+def device_name(device: torch.device) -> str:
+    """What decides how a device rounds: `NVIDIA H100 80GB HBM3`, `cpu (AVX512, AMX)`.
+
+    Of a CPU, the instructions that torch's kernels are made of, and those that bf16 goes through.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({', '.join([torch.backends.cpu.get_cpu_capability(), *_cpu_bf16()])})"
+
+
+def _cpu_bf16() -> list[str]:
+    """What the CPU computes bf16 with natively; none on most."""
+    found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    names = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16"}
+    return [name for key, name in names.items() if found.get(key)][:1]
 
 
 def resolve_precision(precision: Precision, devices: Devices) -> Precision:

@@ -37,6 +37,8 @@ class Job:
     batch_size: int
     reader_threads: int
     accelerator: Accelerator = "auto"
+    device: str | None = None
+    """Name of the devices that it was planned for; None takes any."""
     precision: Precision = "32-true"
     """Decided: not `auto`."""
     compute_threads: int | None = None

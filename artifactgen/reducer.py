@@ -7,7 +7,7 @@ only ids and labels are held.
 from __future__ import annotations
 
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,11 +60,23 @@ def merge(layout: Layout, scope: Scope, receipts: Sequence[Receipt], recipe: Rec
         "halved_batches": sum(receipt.halved_batches for receipt in receipts),
         "empty_maps": dict(sum((Counter(receipt.empty_maps) for receipt in receipts), Counter())),
         "seconds": dict(sum((Counter(receipt.seconds) for receipt in receipts), Counter())),
+        "computed_by": _computed_by(receipts),
         "files": [[file.path, file.size_bytes, file.sha256] for file in written],
     }
     write_json(state.result, result, temp_dir=layout.temp)
     if not failures:  # else those of the good shards serve `retry_failures`
         shutil.rmtree(state.shards, ignore_errors=True)  # their rows are in the merged files now
+
+
+def _computed_by(receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
+    """Which devices of which machines computed it, and how much each."""
+    shares: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for receipt in receipts:
+        share = {"shards": 1, "records": receipt.records + len(receipt.failures)}
+        shares[receipt.device, receipt.host].update(share)
+    return [
+        {"device": device, "host": host, **shares[device, host]} for device, host in sorted(shares)
+    ]
 
 
 def _merge_split(

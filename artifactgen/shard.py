@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,7 +94,12 @@ class GatheredShard:
         return tuple(committed_file(job.output_dir, path) for path in paths)
 
     def receipt(
-        self, task: Task, *, files: tuple[CommittedFile, ...], seconds: Mapping[str, float]
+        self,
+        task: Task,
+        *,
+        device: str,
+        files: tuple[CommittedFile, ...],
+        seconds: Mapping[str, float],
     ) -> Receipt:
         """What to report of the shard once its files are written."""
         wanted = task.record_ids
@@ -102,6 +108,8 @@ class GatheredShard:
         return Receipt(
             task.shard,
             records=len(self.record_ids),
+            host=socket.gethostname(),
+            device=device,
             failures=tuple(sorted(failures, key=lambda failure: failure.row)),
             files=files,
             pictures=len(pictures),

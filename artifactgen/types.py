@@ -94,6 +94,10 @@ class Receipt:
     shard: Shard
     records: int
     """Records whose artifacts are there; the rest are `failures`."""
+    host: str
+    """The machine that computed it."""
+    device: str
+    """What it computed on, see `artifactgen.device.device_name`."""
     failures: tuple[Failure, ...] = ()
     files: tuple[CommittedFile, ...] = ()
     """The shard's file for the reducer, then its maps where they are kept."""

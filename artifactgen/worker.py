@@ -10,6 +10,7 @@ twice, leaves the same bytes.
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,9 +25,9 @@ from numpy.typing import NDArray
 from artifactgen.assembly import Assembly, assemble, make_engine, make_view
 from artifactgen.clock import Clock
 from artifactgen.data.reading import read_range, stack
-from artifactgen.device import make_reproducible
+from artifactgen.device import device_name, make_reproducible, resolve_device
 from artifactgen.engine import InFlight, finite_rows
-from artifactgen.errors import RecordError
+from artifactgen.errors import RecordError, RunError
 from artifactgen.job import Job
 from artifactgen.shard import Drawn, GatheredShard, kept_arrays
 from artifactgen.store.atomic import sync_filesystem, write_bytes
@@ -62,11 +63,13 @@ class Worker:
 
         Raises:
             CheckpointError: the checkpoint is not the one that the job was planned with.
+            RunError: this machine's device is of another kind than the job was planned for.
         """
         if job.compute_threads is not None:
             torch.set_num_threads(job.compute_threads)
         cv2.setNumThreads(1)  # readers and writers are threads already
         make_reproducible()
+        self._device = _planned_device(job)
         assembly = assembly or assemble(job)
         self._job = job
         self._engine = make_engine(job, assembly)
@@ -94,7 +97,7 @@ class Worker:
         with clock("commit"):
             files = gathered.write(self._job, self._engine.artifacts, task)
             sync_filesystem(self._job.output_dir)
-        receipt = gathered.receipt(task, files=files, seconds=clock.seconds)
+        receipt = gathered.receipt(task, device=self._device, files=files, seconds=clock.seconds)
         commit(self._job.layout, task.scope, receipt, fingerprint=self._job.fingerprint)
         return receipt
 
@@ -185,6 +188,19 @@ class Worker:
         gathered.add([drawing.samples[i] for i in keep], arrays)
         if keep:
             gathered.count_empty(self._engine.artifacts, arrays)
+
+
+def _planned_device(job: Job) -> str:
+    """Name of the device at hand, which must be of the kind that the other workers have."""
+    name = device_name(resolve_device(job.accelerator))
+    if job.device not in (None, name):
+        raise RunError(
+            f"A worker on {socket.gethostname()} has {name}, and the run was planned for "
+            f"{job.device}: they round differently.\n"
+            "Run it on machines of one kind (on SLURM by --constraint, on one machine by "
+            "CUDA_VISIBLE_DEVICES)."
+        )
+    return name
 
 
 def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:

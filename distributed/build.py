@@ -78,6 +78,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         batch_size=settings.data.batch_size,
         reader_threads=settings.data.num_workers,
         accelerator="gpu" if devices.kind == "cuda" else "cpu",
+        device=devices.name,
         precision=precision,
         compute_threads=threads_each,
         compiled=settings.model.compile,

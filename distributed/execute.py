@@ -85,7 +85,7 @@ def _prepare(
     _warn(run, ready.first_look.warnings)
     found, precision = ready.job.artifacts, built.job.precision
     calibrated = Calibrated.of(
-        built.asked, found, device=devices.kind, precision=precision, resolved=resolved(built)
+        built.asked, found, device=devices.name, precision=precision, resolved=resolved(built)
     )
     return ready, calibrated
 
@@ -120,12 +120,16 @@ def _check_resolved(run: Run, before: Calibrated | None, now: Calibrated) -> Non
 
 def _check_device(run: Run, before: Calibrated | None, devices: Devices) -> None:
     """Refuse to go on with another kind of device: its bytes would be others."""
-    if before is None or before.device == devices.kind:
+    if before is None or before.device in (devices.name, devices.kind):
         return
-    accelerator = {"cpu": "cpu", "cuda": "gpu"}.get(before.device, before.device)
+    begun_on_cpu, now_on_cpu = before.device.startswith("cpu"), devices.kind == "cpu"
+    if begun_on_cpu == now_on_cpu:
+        remedy = "Go on on a machine of that kind"
+    else:
+        remedy = f"Set accelerator={'cpu' if begun_on_cpu else 'gpu'}"
     raise OutputError(
-        f"{run.layout.root} was begun on {before.device}, and this would go on on {devices.kind}, "
-        f"which rounds differently. Set accelerator={accelerator}, or give another output_dir."
+        f"{run.layout.root} was begun on {before.device}, and this would go on on {devices.name}, "
+        f"which rounds differently. {remedy}, or give another output_dir."
     )
 
 
@@ -169,7 +173,7 @@ def _do(run: Run, ready: Preflight, devices: Devices) -> None:
     layout, pages = run.layout, run.inputs.pages.values()
     with run.clock("resume"):
         open_scopes = [scope for scope in run.scopes if run.is_open(scope.name)]
-        done = _done_before(run, open_scopes)
+        done = _done_before(run, open_scopes, device=devices.name)
     tasks = [task for scope in open_scopes for task in scope.tasks(done)]
     workers = run.inputs.runner.staff(devices, tasks=len(tasks))
     _check_space(run, ready, records=sum(len(task.record_ids or task.shard) for task in tasks))
@@ -198,7 +202,7 @@ def _do(run: Run, ready: Preflight, devices: Devices) -> None:
     if not run.settings.record_id:
         with run.clock("pages"):
             _write_pages(run, MergedRun(ready.job, ready.excerpts))
-    finish(run, ready, workers, devices)
+    finish(run, ready, workers)
 
 
 def _receipts(
@@ -236,11 +240,12 @@ def _write_pages(run: Run, merged: MergedRun) -> None:
     write_json(run.layout.pages, run.page_options(), temp_dir=run.layout.temp)
 
 
-def _done_before(run: Run, scopes: Sequence[Scope]) -> dict[Shard, Receipt]:
+def _done_before(run: Run, scopes: Sequence[Scope], *, device: str) -> dict[Shard, Receipt]:
     """What need not be done; with `retry_failures` shards that hold failures are not of it."""
     done: dict[Shard, Receipt] = {}
+    same = {"fingerprint": run.inputs.fingerprint, "device": device}
     for scope in scopes:
-        done |= committed(run.layout, scope.name, scope.shards, fingerprint=run.inputs.fingerprint)
+        done |= committed(run.layout, scope.name, scope.shards, **same)
     failed = [receipt for receipt in done.values() if receipt.failures]
     if not run.settings.retry_failures or not failed:
         return done

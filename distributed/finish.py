@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from artifactgen import __version__
-from artifactgen.device import Devices
 from artifactgen.errors import RunError
 from artifactgen.preflight import Preflight
 from artifactgen.reducer import Recipe
@@ -47,7 +46,7 @@ def _status(run: Run, ready: Preflight) -> dict[str, str]:
     return {**ready.status, **dict.fromkeys(run.inputs.switched_off, "off")}
 
 
-def finish(run: Run, ready: Preflight, workers: Workers, devices: Devices) -> None:
+def finish(run: Run, ready: Preflight, workers: Workers) -> None:
     """Report a run whose scopes are merged, and declare it complete.
 
     Raises:
@@ -58,7 +57,7 @@ def finish(run: Run, ready: Preflight, workers: Workers, devices: Devices) -> No
     else:
         results = _merged_splits(run)
         verdict = judge(run, ready, results)
-        _report(run, ready, workers, devices, results, verdict)
+        _report(run, ready, workers, results, verdict)
         _tell(verdict)
     own = [results[scope.name] for scope in run.scopes]
     records, failures = _count(own)
@@ -113,7 +112,6 @@ def _report(
     run: Run,
     ready: Preflight,
     workers: Workers,
-    devices: Devices,
     results: Mapping[str, dict[str, Any]],
     verdict: Verdict,
 ) -> None:
@@ -137,7 +135,6 @@ def _report(
         first_look={"pixels": ready.first_look.pixels, "accuracy": ready.first_look.accuracy},
         accuracy=verdict.report(),
         warnings=(*ready.first_look.doubts, *verdict.warnings),
-        device=devices.name,
         workers=workers.count,
         started=run.clock.started,
         seconds=run.clock.with_total(),

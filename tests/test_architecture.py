@@ -60,7 +60,7 @@ LAYERS: dict[str, set[str]] = {
 KINDS = ("embedding", "cam.gradcam", "attention")
 
 ONLY_IN = {
-    "ray": {"distributed/runners/ray_data.py"},
+    "ray": {"distributed/runners/ray_data.py", "distributed/runners/ray_local.py"},
     "hydra": {"distributed/cli.py", "distributed/job.py"},
     "submitit": set(),
     "pydantic": {"distributed/settings.py", "distributed/instantiate.py"},

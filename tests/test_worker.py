@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from artifactgen.artifacts.base import Arrays, Artifact, BoundArtifact, Subject,
 from artifactgen.artifacts.cam.gradcam import GradCAM
 from artifactgen.artifacts.embedding import Embedding
 from artifactgen.data.hdf5 import Hdf5
+from artifactgen.device import find_devices
 from artifactgen.engine import Normalization
-from artifactgen.errors import CheckpointError, DataError, RecordError
+from artifactgen.errors import CheckpointError, DataError, RecordError, RunError
 from artifactgen.introspect.forward import Pass
 from artifactgen.job import Job
 from artifactgen.labels import match_labels
@@ -36,6 +38,7 @@ from artifactgen.types import Receipt, Shard, Task
 from artifactgen.worker import Worker
 
 SIZE = 48
+CPU = find_devices("cpu").name
 CLASSES = ("DCM", "HCM", "NOR")
 RECORDS = 10
 BATCH_SIZE = 4
@@ -140,7 +143,7 @@ def test_a_shard_is_committed_with_all_of_its_rows(make_job: MakeJob) -> None:
     assert done.receipt.failures == ()
     assert done.receipt.seconds.keys() == {"read", "compute", "write", "commit"}
     assert all(is_intact(job.output_dir, file) for file in done.receipt.files)
-    ledger = committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint)
+    ledger = committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint, device=CPU)
     assert ledger == {SHARD: done.receipt}
     assert not list(job.layout.temp.iterdir())
 
@@ -257,7 +260,7 @@ def test_asking_for_records_gives_the_rows_of_the_whole_run_and_no_others(make_j
         for paths in expected_files(record_id).values()
         for path in paths
     }
-    assert committed(job.layout, "train", [batch], fingerprint=job.fingerprint) == {}
+    assert committed(job.layout, "train", [batch], fingerprint=job.fingerprint, device=CPU) == {}
 
 
 def test_failures_of_records_that_were_not_asked_for_are_not_told(make_job: MakeJob) -> None:
@@ -328,7 +331,7 @@ def test_a_data_set_that_goes_away_stops_the_shard_without_a_commit(make_job: Ma
     Path(job.source.path).write_bytes(b"no longer HDF5")
     with pytest.raises(DataError, match=r"Hdf5 raised .* while reading rows 0 to 1 of train"):
         worker(Task("train", SHARD))
-    assert committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint) == {}
+    assert committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint, device=CPU) == {}
 
 
 def test_the_preflight_measures_one_record_and_writes_nothing(make_job: MakeJob) -> None:
@@ -407,7 +410,8 @@ def test_a_flipped_bit_of_any_picture_has_its_shard_done_again(make_job: MakeJob
     do(job)
 
     def is_done() -> bool:
-        return bool(committed(job.layout, "train", [SHARD], fingerprint=job.fingerprint))
+        same = {"fingerprint": job.fingerprint, "device": CPU}
+        return bool(committed(job.layout, "train", [SHARD], **same))
 
     assert is_done()
     pictures = sorted(job.output_dir.rglob("*.png"))
@@ -437,3 +441,15 @@ def test_empty_maps_are_counted(make_job: MakeJob, model: torch.nn.Module, tmp_p
     torch.save(indifferent, tmp_path / "indifferent.pt")
     done = do(make_job(checkpoint=identify(tmp_path / "indifferent.pt")))
     assert done.receipt.empty_maps == {f"gradcam: class {CLASSES[1]}": RECORDS}
+
+
+def test_a_receipt_says_where_it_was_computed_and_on_what(make_job: MakeJob) -> None:
+    receipt = Worker(make_job())(Task("train", SHARD))
+    assert (receipt.host, receipt.device) == (socket.gethostname(), CPU)
+
+
+def test_a_worker_with_another_kind_of_device_than_was_planned_refuses(make_job: MakeJob) -> None:
+    with pytest.raises(RunError) as refused:
+        Worker(make_job(device="NVIDIA H100 80GB HBM3"))
+    for word in (socket.gethostname(), CPU, "NVIDIA H100 80GB HBM3", "--constraint"):
+        assert word in str(refused.value)

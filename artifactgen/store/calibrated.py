@@ -22,7 +22,7 @@ class Calibrated:
     """What was decided, in plain types."""
 
     device: str
-    """Kind of the devices that compute: `cpu` or `cuda`."""
+    """Name of the devices that compute; at first only `cpu` or `cuda`."""
     precision: str
     resolved: Mapping[str, Any]
     """Everything that the settings came to, with the defaults of their classes and of timm."""

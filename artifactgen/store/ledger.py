@@ -41,15 +41,16 @@ def is_intact(root: Path, file: CommittedFile) -> bool:
 
 
 def committed(
-    layout: Layout, scope: str, shards: Iterable[Shard], *, fingerprint: str
+    layout: Layout, scope: str, shards: Iterable[Shard], *, fingerprint: str, device: str
 ) -> dict[Shard, Receipt]:
     """The receipts of the shards that are done and intact, in the order of the plan.
 
-    A shard with a missing, broken or foreign entry, or with a file or picture that changed since,
-    by a single bit, is left out: it will be done again. Every file is read; many at once, since a
-    shared file system answers each of them late.
+    A shard with a missing, broken or foreign entry, computed on another kind of device, or with a
+    file or picture that changed since, by a single bit, is left out: it will be done again. Every
+    file is read; many at once, since a shared file system answers each of them late.
     """
-    receipts = list(recorded(layout, scope, shards, fingerprint=fingerprint))
+    every = recorded(layout, scope, shards, fingerprint=fingerprint)
+    receipts = [receipt for receipt in every if receipt.device == device]
     with ThreadPoolExecutor(_READERS, thread_name_prefix="resume") as pool:
         whole = pool.map(partial(_is_whole, layout.root), receipts)
         return {r.shard: r for r, is_whole in zip(receipts, whole, strict=True) if is_whole}
@@ -103,6 +104,8 @@ def _receipt(entry: dict[str, Any]) -> Receipt:
     return Receipt(
         shard=Shard(**entry["shard"]),
         records=entry["records"],
+        host=entry["host"],
+        device=entry["device"],
         failures=tuple(Failure(**failure) for failure in entry["failures"]),
         files=tuple(CommittedFile(**file) for file in entry["files"]),
         pictures=entry["pictures"],

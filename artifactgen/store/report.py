@@ -7,7 +7,7 @@ import io
 import platform
 import shutil
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,7 +52,6 @@ class RunFacts:
     """Split to right and all records, in all and by class, and a summary in words."""
     warnings: Sequence[str]
     """What looks wrong with the set-up or the maps."""
-    device: str
     workers: int
     started: datetime
     seconds: Mapping[str, float]
@@ -101,6 +100,7 @@ def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dic
     for result in results.values():
         totals.update({key: result[key] for key in totals})
         stages.update(result["seconds"])
+    computed_by = _computed_by(results)
     return {
         "command": facts.command,
         "started": facts.started.isoformat(timespec="seconds"),
@@ -112,7 +112,8 @@ def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dic
         "warnings": list(facts.warnings),
         "first_look": dict(facts.first_look),
         "checkpoint": dict(facts.checkpoint),
-        "device": facts.device,
+        "device": ", ".join(sorted({share["device"] for share in computed_by})) or "unknown",
+        "computed_by": computed_by,
         "workers": facts.workers,
         "versions": {"python": platform.python_version(), **_versions()},
         "git_commit": _git_commit(),
@@ -120,6 +121,17 @@ def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dic
         "settings": dict(facts.settings),
         "configuration": dict(facts.configuration),
     }
+
+
+def _computed_by(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Device, host, shards and records, over all splits; nothing of results of older versions."""
+    shares: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for share in (share for result in results.values() for share in result.get("computed_by", ())):
+        amounts = {"shards": share["shards"], "records": share["records"]}
+        shares[share["device"], share["host"]].update(amounts)
+    return [
+        {"device": device, "host": host, **shares[device, host]} for device, host in sorted(shares)
+    ]
 
 
 def _counts(result: Mapping[str, Any]) -> dict[str, int]:
@@ -177,6 +189,13 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
         *_memory_line(counts["halved_batches"]),
         *_accuracy(report["accuracy"]),
         *_warnings(report["warnings"]),
+        "",
+        "| device | host | shards | records |",
+        "| --- | --- | ---: | ---: |",
+        *(
+            f"| {row['device']} | {row['host']} | {row['shards']} | {row['records']} |"
+            for row in report["computed_by"]
+        ),
         "",
         "| artifact | status | |",
         "| --- | --- | --- |",

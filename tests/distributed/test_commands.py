@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ from helpers.workspace import (
 )
 from PIL import Image
 
+from artifactgen.device import find_devices
+
+CPU = find_devices("cpu").name
 MAKE_MODEL = "experiment=embeddings/my_experiment ckpt_path=path/to/model.ckpt"
 
 
@@ -80,7 +84,9 @@ def test_run_json_says_what_was_done(finished: Workspace) -> None:
     assert report["checkpoint"]["audit"]["share"] == 1.0
     assert report["configuration"]["data"]["batch_size"] == 2
     assert report["workers"] == 1
-    assert report["device"] == "cpu"
+    assert report["device"] == CPU
+    computed_by = {"device": CPU, "host": socket.gethostname(), "shards": 19, "records": 36}
+    assert report["computed_by"] == [computed_by]
     assert set(report["artifacts"]) == {"embeddings", "gradcam", "attention"}
     assert torch.__version__.startswith(report["versions"]["torch"])
     assert report["seconds"]["total"] >= report["seconds"]["shards"] > 0
@@ -96,7 +102,7 @@ def test_the_terminal_tells_inputs_artifacts_progress_and_place(finished: Worksp
     assert "Data: Hdf5, records: train 24, val 7, test 5; 3 classes" in told
     assert "Model: test_vit, 64 × 64 pixels, 3 classes" in told
     assert "Checkpoint: model.ckpt, 100 % of the encoder" in told
-    assert "Workers: 1 × cpu, 1 thread each, in this process; batches of 2" in told
+    assert f"Workers: 1 × {CPU}, 1 thread each, in this process; batches of 2" in told
     assert "36 of 36 records (100 %)" in told
     assert f"See {finished.output / 'summary.md'}" in told
 

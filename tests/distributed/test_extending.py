@@ -20,6 +20,7 @@ from helpers.workspace import (
 )
 
 from artifactgen import load_embeddings
+from artifactgen.device import find_devices
 from artifactgen.rendering.overlay import scale_cam
 from benchmarks.exactness.reference import pytorch_grad_cam
 
@@ -122,7 +123,7 @@ def test_a_runner_of_ones_own_gives_the_same_bytes(project: Workspace, finished:
     started = project.start(EXPERIMENT, CKPT, "cluster=processes")
     outcome = started.finish()
     assert outcome.exit_code == 0, outcome.text
-    assert "2 × cpu, 1 thread each, processes" in outcome.text
+    assert f"2 × {find_devices('cpu').name}, 1 thread each, processes" in outcome.text
     assert_exact(project.output, finished.output)
 
 

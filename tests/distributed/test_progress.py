@@ -13,7 +13,8 @@ def receipt(start: int, stop: int, *, failed: int = 0) -> Receipt:
     failures = tuple(
         Failure(f"r{row}", "train", row, "read", "why") for row in range(start, start + failed)
     )
-    return Receipt(Shard("train", start, start, stop), stop - start - failed, failures)
+    shard = Shard("train", start, start, stop)
+    return Receipt(shard, len(shard) - failed, "node1", "cpu", failures)
 
 
 @pytest.mark.parametrize(

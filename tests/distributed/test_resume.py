@@ -27,8 +27,10 @@ from helpers.workspace import (
     snapshot,
 )
 
+from artifactgen.device import find_devices, resolve_precision
 from distributed import status
 
+CPU = find_devices("cpu").name
 SHARDS = sum(-(-records // 2) for records in RECORDS.values())
 """With batches of two records."""
 
@@ -197,11 +199,35 @@ def test_in_one_process_the_checkpoint_is_the_one_that_was_planned_with(
 def test_a_directory_is_not_resumed_on_another_kind_of_device(workspace: Workspace) -> None:
     assert workspace.run(EXPERIMENT, CKPT, "splits=[train]").exit_code == 0
     path = workspace.output / ".artifactgen" / "calibrated.json"
-    path.write_text(path.read_text("utf-8").replace('"cpu"', '"cuda"'), "utf-8")
-    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
-    assert outcome.exit_code == 2
-    assert "was begun on cuda, and this would go on on cpu" in outcome.text
-    assert "Set accelerator=gpu" in outcome.text
+    calibrated = json.loads(path.read_text("utf-8"))
+    for device, remedy in (
+        ("NVIDIA H100 80GB HBM3", "Set accelerator=gpu, or"),
+        ("cpu (AVX9)", "Go on on a machine of that kind, or"),
+    ):
+        path.write_text(json.dumps({**calibrated, "device": device}), "utf-8")
+        outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+        assert outcome.exit_code == 2
+        assert f"was begun on {device}, and this would go on on {CPU}, which" in outcome.text
+        assert remedy in outcome.text
+
+
+def test_a_directory_of_an_older_version_which_knows_less_of_its_device_is_gone_on_with(
+    workspace: Workspace, finished: Workspace
+) -> None:
+    assert workspace.run(EXPERIMENT, CKPT, "splits=[train]").exit_code == 0
+    state = workspace.output / ".artifactgen"
+    calibrated = json.loads((state / "calibrated.json").read_text("utf-8"))
+    (state / "calibrated.json").write_text(json.dumps({**calibrated, "device": "cpu"}), "utf-8")
+    path = state / "scopes" / "train" / "result.json"
+    result = json.loads(path.read_text("utf-8"))
+    del result["computed_by"]
+    path.write_text(json.dumps(result), "utf-8")
+    assert "Complete: nothing to do." in workspace.run(EXPERIMENT, CKPT, "splits=[train]").text
+    assert list(status.report(workspace.output))[-1] == "Complete."
+    outcome = workspace.run(EXPERIMENT, CKPT)
+    assert outcome.exit_code == 0, outcome.text
+    assert_exact(workspace.output, finished.output)
+    assert json.loads((state / "calibrated.json").read_text("utf-8"))["device"] == CPU
 
 
 def test_status_of_a_complete_run(finished: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,7 +277,9 @@ def test_what_was_calibrated_first_holds_for_splits_that_come_later(workspace: W
     path = workspace.output / ".artifactgen" / "calibrated.json"
     calibrated = json.loads(path.read_text("utf-8"))
     assert calibrated["artifacts"]["gradcam"] == {"layer": "blocks.5.norm1", "route": "class_token"}
-    assert (calibrated["device"], calibrated["precision"]) == ("cpu", "32-true")
+    devices = find_devices("cpu")
+    assert calibrated["device"] == devices.name
+    assert calibrated["precision"] == resolve_precision("auto", devices)
     calibrated["artifacts"]["gradcam"]["route"] = (
         "tail"  # as if its records had not agreed with the closed form
     )

@@ -56,6 +56,7 @@ def commit_shard() -> CommitShard:
         done = Receipt(
             shard,
             records=len(rows),
+            **{"host": "node1", "device": "cpu (AVX2)", **receipt},
             failures=tuple(
                 Failure(name(row), shard.split, row, "read", "cut short")
                 for row in broken_rows
@@ -65,7 +66,6 @@ def commit_shard() -> CommitShard:
             pictures=len(rows),
             picture_bytes=10 * len(rows),
             seconds={"read": 0.5, "compute": 1.0},
-            **receipt,
         )
         commit(layout, scope, done, fingerprint=FINGERPRINT)
         return done

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from artifactgen.store.fingerprint import fingerprint as checksum
 from artifactgen.store.layout import Layout
 from artifactgen.store.ledger import commit, committed
 from artifactgen.types import Receipt, Shard
 
 FINGERPRINT = "f" * 64
+DEVICE = "cpu (AVX2)"
 SHARDS = tuple(Shard("train", i, 4 * i, 4 * i + 4) for i in range(5))
 VICTIM = SHARDS[2]
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -33,21 +36,21 @@ def receipts(layout: Layout, commit_shard) -> dict[Shard, Receipt]:
 
 
 def done(layout: Layout, fingerprint: str = FINGERPRINT) -> dict[Shard, Receipt]:
-    return committed(layout, "train", SHARDS, fingerprint=fingerprint)
+    return committed(layout, "train", SHARDS, fingerprint=fingerprint, device=DEVICE)
 
 
 def test_what_was_committed_comes_back_in_the_order_of_the_plan(layout, receipts) -> None:
     assert list(done(layout).items()) == list(receipts.items())
-    assert list(committed(layout, "train", SHARDS[::-1], fingerprint=FINGERPRINT)) == [
-        *SHARDS[::-1]
-    ]
+    turned = committed(layout, "train", SHARDS[::-1], fingerprint=FINGERPRINT, device=DEVICE)
+    assert tuple(turned) == SHARDS[::-1]
 
 
-def test_other_settings_another_scope_and_another_cut_made_nothing(layout, receipts) -> None:
+def test_other_settings_devices_scopes_and_cuts_made_nothing(layout, receipts) -> None:
     assert done(layout, fingerprint="0" * 64) == {}
-    assert committed(layout, "val", SHARDS, fingerprint=FINGERPRINT) == {}
+    assert committed(layout, "train", SHARDS, fingerprint=FINGERPRINT, device="cpu") == {}
+    assert committed(layout, "val", SHARDS, fingerprint=FINGERPRINT, device=DEVICE) == {}
     longer = Shard("train", 2, 8, 13)
-    assert committed(layout, "train", [longer], fingerprint=FINGERPRINT) == {}
+    assert committed(layout, "train", [longer], fingerprint=FINGERPRINT, device=DEVICE) == {}
 
 
 def flips(path: Path, times: int) -> Iterator[str]:
@@ -87,7 +90,7 @@ def test_the_second_file_of_a_shard_counts_as_well(layout, commit_shard) -> None
     shard = SHARDS[0]
     main = commit_shard(layout, shard).files[0]
     other = commit_shard(layout, SHARDS[1]).files[0]
-    both = Receipt(shard, records=4, files=(main, other))
+    both = Receipt(shard, 4, "node1", DEVICE, files=(main, other))
     commit(layout, "train", both, fingerprint=FINGERPRINT)
     assert done(layout)[shard] == both
     (layout.root / other.path).write_bytes(b"changed")
@@ -99,5 +102,16 @@ def test_the_second_file_of_a_shard_counts_as_well(layout, commit_shard) -> None
 )
 def test_a_shard_whose_picture_is_gone_or_cut_is_not_committed(layout, receipts, damage) -> None:
     damage(layout.root / f"gradcam/{VICTIM.start}/class_0.png")
-    found = committed(layout, "train", SHARDS, fingerprint=FINGERPRINT)
+    found = committed(layout, "train", SHARDS, fingerprint=FINGERPRINT, device=DEVICE)
     assert set(found) == set(SHARDS) - {VICTIM}
+
+
+@pytest.mark.parametrize("key", ["host", "device"])
+def test_an_entry_that_does_not_say_where_it_was_computed_is_done_again(
+    layout, receipts, key: str
+) -> None:
+    path = layout.scope("train").entry(VICTIM)
+    entry = json.loads(path.read_text("utf-8"))
+    del entry["checksum"], entry[key]
+    path.write_text(json.dumps({"checksum": checksum(entry), **entry}), "utf-8")
+    assert set(done(layout)) == set(SHARDS) - {VICTIM}

@@ -11,7 +11,7 @@ import pytest
 from artifactgen.plan import Scope
 from artifactgen.reducer import Recipe, merge
 from artifactgen.store.layout import Layout
-from artifactgen.store.report import _TOTALS, RunFacts, write_reports
+from artifactgen.store.report import _TOTALS, RunFacts, run_report, write_reports
 from artifactgen.store.results import merged
 from artifactgen.types import Failure, Shard
 
@@ -32,7 +32,6 @@ FACTS = RunFacts(
     first_look={"pixels": "uint8, 0 to 255", "accuracy": ""},
     accuracy={"train": {"summary": "1 of 2 right (50.0 %)", "right": 1, "records": 2}},
     warnings=["no better than guessing:\ndata.mean?"],
-    device="cpu",
     workers=2,
     started=datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),
     seconds={"preflight": 1.0, "total": 12.34},
@@ -47,7 +46,8 @@ def reported(layout: Layout, commit_shard) -> Layout:
     for split, records in (("train", 3), ("val", 2)):
         shard = Shard(split, 0, 0, records)
         halved = 3 if split == "val" else 0
-        receipt = commit_shard(layout, shard, broken_rows=[1, 2], halved_batches=halved)
+        host = "node2" if split == "val" else "node1"
+        receipt = commit_shard(layout, shard, broken_rows=[1, 2], halved_batches=halved, host=host)
         merge(layout, Scope(split, (shard,)), [receipt], recipe)
         results[split] = merged(layout, split, fingerprint="f" * 64)
     write_reports(layout, results, FAILURES, FACTS, classes=CLASSES)
@@ -114,9 +114,29 @@ def test_the_summary_says_it_to_a_person(reported: Layout) -> None:
         "- train: 1 of 2 right (50.0 %)",
         "- no better than guessing: data.mean?",
         "Pixels: uint8, 0 to 255",
+        "s on cpu (AVX2) with 2 worker(s)",
+        "| cpu (AVX2) | node1 | 1 | 3 |",
+        "| cpu (AVX2) | node2 | 1 | 2 |",
     ):
         assert fact in text
 
 
 def test_classes_json_names_every_index(reported: Layout) -> None:
     assert json.loads((reported.root / "classes.json").read_text("utf-8")) == {"0": "NOR", "1": "é"}
+
+
+def test_the_report_says_what_computed_it(reported: Layout) -> None:
+    report = json.loads((reported.root / "run.json").read_text("utf-8"))
+    assert report["device"] == "cpu (AVX2)"
+    assert report["computed_by"] == [
+        {"device": "cpu (AVX2)", "host": "node1", "shards": 1, "records": 3},
+        {"device": "cpu (AVX2)", "host": "node2", "shards": 1, "records": 2},
+    ]
+
+
+def test_results_of_older_versions_do_not_say_what_computed_them(reported: Layout) -> None:
+    result = merged(reported, "train", fingerprint="f" * 64)
+    assert result is not None
+    del result["computed_by"]
+    report = run_report({"train": result}, FACTS)
+    assert (report["device"], report["computed_by"]) == ("unknown", [])

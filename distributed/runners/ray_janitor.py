@@ -1,0 +1,48 @@
+"""Beside a run with Ray, in a process of its own: ends and removes whatever the run leaves.
+
+The run holds the other end of the pipe on standard input. The pipe closes when the run is over,
+and also when it is killed without a word, so that nothing has to be remembered. This file is run
+by its path, with Python alone, and imports nothing of the program.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "ARTIFACTGEN_RAY"
+"""Names the run's folder in the environment of every process that Ray starts for it."""
+_PATIENCE_S = 10.0
+_PAUSE_S = 0.02
+
+
+def main() -> None:
+    """Wait for the end of the run; then end its processes and remove its folder."""
+    folder = sys.argv[1]
+    sys.stdin.buffer.read()
+    deadline = time.monotonic() + _PATIENCE_S
+    while (left := list(_processes_of(folder))) and time.monotonic() < deadline:
+        for process in left:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(_PAUSE_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes_of(folder: str) -> Iterator[int]:
+    """Living processes that were started for a run, wherever they have moved since."""
+    mark = f"{MARK}={folder}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # another user's, or gone meanwhile
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                yield int(process.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -113,7 +113,8 @@ def test_shards_are_kept_as_long_as_a_split_has_failures(layout, commit_shard) -
     shards = SHARDS[:2]
     done = [commit_shard(layout, shard, broken_rows=[9]) for shard in shards]
     merge(layout, Scope("train", shards), done, RECIPE)
-    intact = committed(layout, "train", shards, fingerprint=RECIPE.fingerprint)
+    same = {"fingerprint": RECIPE.fingerprint, "device": done[0].device}
+    intact = committed(layout, "train", shards, **same)
     assert list(intact.values()) == done
     done[1] = commit_shard(layout, shards[1])
     merge(layout, Scope("train", shards), done, RECIPE)

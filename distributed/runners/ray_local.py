@@ -158,6 +158,10 @@ class _NotFromRay(io.TextIOBase):
     def flush(self) -> None:
         self._stream.flush()
 
+    @property
+    def closed(self) -> bool:
+        return self._stream.closed
+
     def isatty(self) -> bool:
         return self._stream.isatty()
 

@@ -21,10 +21,12 @@ from helpers.workspace import (
     assert_exact,
     descendants,
     entries,
+    snapshot,
 )
 from ray.exceptions import RayTaskError
 
 from artifactgen.device import find_devices
+from distributed.runners import ray_local
 from distributed.runners.ray_data import _true_message
 
 pytestmark = pytest.mark.ray
@@ -37,7 +39,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
     """Every process that a run starts ends with it; they are known by their environment."""
     monkeypatch.setenv("STARTED_BY_TEST", str(tmp_path))
     yield
-    deadline = time.monotonic() + 60  # agents of Ray look for their raylet now and then
+    deadline = time.monotonic() + 10  # what was killed from outside has its janitor
     while left := [process for process in psutil.process_iter() if starts_from(process, tmp_path)]:
         assert time.monotonic() < deadline, [process.cmdline() for process in left]
         time.sleep(0.2)
@@ -50,6 +52,11 @@ def starts_from(process: psutil.Process, tmp_path: Path) -> bool:
     return False
 
 
+def folders(driver: int) -> list[Path]:
+    """Of the Ray of a driver."""
+    return list(Path("/tmp").glob(f"artifactgen-ray-{driver}-*"))
+
+
 def actors(started: Started) -> list[psutil.Process]:
     """Processes of our workers, once they have the model."""
     found = []
@@ -60,15 +67,39 @@ def actors(started: Started) -> list[psutil.Process]:
     return found
 
 
+@pytest.fixture
+def home_with_a_token(tmp_path: Path) -> Path:
+    """As Ray left it, of some other day."""
+    token = tmp_path / "home" / ".ray" / "auth_token"
+    token.parent.mkdir(parents=True)
+    token.write_text("0" * 64)
+    return tmp_path / "home"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_workers_gives_the_same_bytes(
-    workspace: Workspace, finished: Workspace, workers: int, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
+    finished: Workspace,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+    home_with_a_token: Path,
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")  # somebody else's; there is none there
+    home = home_with_a_token if workers == 2 else Path("/dev/null/home")  # cannot be written
+    before = snapshot(home_with_a_token)
+    for name, value in {
+        "HOME": str(home),
+        "TMPDIR": f"{workspace.root}/{'d' * 200}",
+        "RAY_ADDRESS": "203.0.113.7:6379",  # somebody else's; there is none there
+        "RAY_AUTH_MODE": "disabled",
+    }.items():
+        monkeypatch.setenv(name, value)
     outcome = workspace.run(EXPERIMENT, CKPT, *RAY, f"cluster.workers={workers}")
     assert outcome.exit_code == 0, outcome.text
     assert f"Workers: {workers} × {find_devices('cpu').name}, 1 thread each, Ray;" in outcome.text
+    assert f"Ray: starting {workers} worker" in outcome.text
     assert "36 of 36 records (100 %)" in outcome.text
+    assert snapshot(home_with_a_token) == before
+    assert folders(os.getpid()) == []
     assert_exact(workspace.output, finished.output)
 
 
@@ -98,17 +129,20 @@ def test_an_interrupted_run_ends_and_can_be_resumed(
     assert_exact(workspace.output, finished.output)
 
 
-def test_a_driver_that_is_killed_takes_its_workers_along(
+def test_a_driver_that_is_killed_takes_everything_of_ray_along(
     workspace: Workspace, finished: Workspace
 ) -> None:
     started = workspace.start(EXPERIMENT, CKPT, *RAY, "cluster.workers=1")
     started.wait_for(lambda: entries(workspace.output), what="a first shard")
-    workers = actors(started)
-    assert workers
+    assert actors(started)
+    assert folders(started.process.pid)
     started.process.kill()  # the driver alone: nobody tells its children
     started.finish()
-    psutil.wait_procs(workers, timeout=30)
-    assert not any(worker.is_running() for worker in workers)
+    deadline = time.monotonic() + 10
+    while folders(started.process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not folders(started.process.pid)
+    assert not [p for p in psutil.process_iter() if starts_from(p, workspace.root)]
     assert workspace.run(EXPERIMENT, CKPT).exit_code == 0
     assert_exact(workspace.output, finished.output)
 
@@ -149,3 +183,34 @@ def test_what_is_merged_needs_no_worker(workspace: Workspace, finished: Workspac
     assert outcome.exit_code == 0, outcome.text
     assert artifacts(workspace.output) == artifacts(finished.output)
     assert (workspace.output / "_SUCCESS.json").exists()
+
+
+def test_a_ray_that_does_not_start_in_time_is_told(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_local, "_START_S", 0.01)
+    outcome = workspace.run(EXPERIMENT, CKPT, *RAY)
+    assert outcome.exit_code == 1, outcome.text
+    assert "Ray did not start within 0 s.\nRun the same command again" in outcome.text
+    assert folders(os.getpid()) == []
+
+
+def test_workers_with_another_kind_of_device_are_refused(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = find_devices("cpu").name
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")  # too late for this process
+    outcome = workspace.run(EXPERIMENT, CKPT, *RAY)
+    assert outcome.exit_code == 1, outcome.text
+    assert f"and the run was planned for {planned}: they round differently." in outcome.text
+
+
+def test_the_users_own_variables_of_ray_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of the user")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    before = dict(os.environ)
+    with ray_local._environment(ray_local._variables(Path("/tmp/x"), quiet=True)):
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+        assert "RAY_AUTH_MODE" not in os.environ
+        monkeypatch.setenv("RAY_SET_BY_RAY", "1")
+    assert dict(os.environ) == before

@@ -89,8 +89,8 @@ def _empty_maps(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             kind, _, what = name.partition(": ")
             always.setdefault(kind, []).append(what)
     return [
-        f"{kind}: the maps of {_listed(names)} are empty for all {records:,} records: no region "
-        "speaks for it at this layer."
+        f"{kind}: the maps of {_listed(names)} are empty for all {records:,} records: at this "
+        f"layer no region speaks for {'it' if len(names) == 1 else 'them'}."
         for kind, names in always.items()
     ]
 

@@ -201,6 +201,22 @@ def find_head(
     return _other_outputs(other[0], wanted.classes)
 
 
+def linear_beside(state_dict: Mapping[str, Tensor], weights: NamedWeights) -> str:
+    """A sentence on what could be a classifier, for a model into which none can be put."""
+    linear = [
+        name.removesuffix(".weight")
+        for name in weights.outside
+        if name.endswith(".weight") and state_dict[name].ndim == 2
+    ]
+    named = [path for path in linear if not _OF_PRETRAINING.search(path)]
+    if not named:
+        return ""
+    return (
+        f"{' and '.join(named[:2])} beside the encoder could be one, and the model's own is no "
+        "single linear layer, in the place of which it could be put"
+    )
+
+
 def _is_plausible(head: Head, classes: int | None) -> bool:
     if classes is not None:
         return head.outputs == classes

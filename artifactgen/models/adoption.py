@@ -19,7 +19,8 @@ from artifactgen.models.base import Family, Network, head_classes
 from artifactgen.models.building import built
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.claims import Claim, shown
-from artifactgen.models.heads import Head, Wanted, find_head, linear_beside, with_head
+from artifactgen.models.head_search import Wanted, find_head, linear_beside
+from artifactgen.models.heads import Head, with_head
 from artifactgen.models.naming import NamedWeights, rename
 
 

@@ -19,7 +19,8 @@ from artifactgen.models.base import Family, Network, head_classes
 from artifactgen.models.building import built
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.claims import Claim, shown
-from artifactgen.models.heads import Head, Wanted, find_head, with_head
+from artifactgen.models.head_search import Wanted, find_head, linear_beside
+from artifactgen.models.heads import Head, with_head
 from artifactgen.models.naming import NamedWeights, rename
 
 
@@ -169,11 +170,11 @@ def _with_outside_head(
     """The weights with a classifier from beside the encoder, where it has none of its own."""
     family = draft.family
     own = head_classes(draft, weights) and family.head is None
-    if family.num_classes == 0 or own or len(draft.classifiers) != 1:
+    if family.num_classes == 0 or own:
         return weights, None, ""
     width = _width(draft)
     if width is None:
-        return weights, None, ""
+        return weights, None, linear_beside(checkpoint.state_dict, weights)
     wanted = Wanted(width, family.num_classes or classes, family.head, family.head_layers)
     found = find_head(checkpoint.state_dict, weights, shapes(draft.module), wanted)
     if isinstance(found, str):
@@ -197,7 +198,9 @@ def _behind(match: Match, checkpoint: Checkpoint) -> str:
 
 
 def _width(draft: Network) -> int | None:
-    """What the model's classifier takes, if it is a linear layer; some are built without one."""
+    """What the model's classifier takes, if it is one linear layer; some are built without it."""
+    if len(draft.classifiers) != 1:
+        return None
     path = draft.classifiers[0]
     layer = dict(draft.module.named_modules()).get(path)
     if not isinstance(layer, nn.Linear) and draft.family.num_classes is None:

@@ -300,6 +300,24 @@ def test_a_head_behind_the_classifier_of_a_pre_training_is_said(tmp_path: Path) 
         load(tmp_path, state, Timm(backbone="test_vit", num_classes=4))
 
 
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("resnetv2_18", {}),
+        ("deit_tiny_distilled_patch16_224", {"depth": 1, "img_size": 32}),
+    ],
+)
+def test_a_classifier_of_another_kind_is_not_replaced_and_that_is_said(
+    tmp_path: Path, backbone: str, options: dict[str, Any]
+) -> None:
+    state = trained(Training(backbone, linear, **options)).state_dict()
+    own = {key: value for key, value in options.items() if key != "img_size"}
+    family = Timm(backbone=backbone, options=own, image_size=(32, 32))
+    loaded = load(tmp_path, state, family)
+    assert not loaded.has_head
+    assert loaded.audit.head_note.startswith("head beside the encoder could be one, and the model")
+
+
 def test_no_classes_means_that_none_is_looked_for(tmp_path: Path) -> None:
     state = trained(Training("test_vit", mlp)).state_dict()
     loaded = load(tmp_path, state, Timm(backbone="test_vit", num_classes=0))

@@ -112,9 +112,10 @@ def _check_resolved(run: Run, before: Calibrated | None, now: Calibrated) -> Non
     changes = [] if before is None else difference(before.resolved, now.resolved)
     if changes:
         raise OutputError(
-            f"{run.layout.root} was begun with other defaults behind the same settings:\n"
+            f"{run.layout.root} was begun with something else behind the same settings: other "
+            "defaults of a version, or another config.json beside the checkpoint:\n"
             + "".join(f"  {line}\n" for line in changes)
-            + "Go on with the versions that began it, or give another output_dir."
+            + "Go on with what began it, or give another output_dir."
         )
 
 

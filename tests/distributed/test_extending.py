@@ -98,6 +98,7 @@ def test_a_source_and_a_model_family_of_ones_own(
         "experiment=embeddings/folder",
         "ckpt_path=small.ckpt",
         *("save_maps=true", "max_failures=0.5", "data.mean=[0.5]", "data.std=[0.5]"),
+        "precision=32-true",
     )
     assert outcome.exit_code == 0, outcome.text
     assert "Checkpoint: small.ckpt, 100 % of the encoder (4 of 4 tensors)" in outcome.text

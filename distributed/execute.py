@@ -10,6 +10,7 @@ from itertools import chain
 
 from artifactgen.artifacts.base import Artifact
 from artifactgen.assembly import Assembly
+from artifactgen.confusion import Confusion
 from artifactgen.device import Devices
 from artifactgen.errors import ConfigError, OutputError, RunError, UsageError, forbid_exit
 from artifactgen.pages.base import MergedRun, Page
@@ -30,10 +31,11 @@ from artifactgen.store.output import (
 from artifactgen.types import Receipt, Shard, Task
 from distributed import describe
 from distributed.build import build, resolved
-from distributed.finish import finish, recipe
+from distributed.finish import finish, merged_results, recipe
 from distributed.progress import watch
 from distributed.run import Run
 from distributed.runners.base import Workers
+from distributed.verdict import read_confusions
 
 log = logging.getLogger(__name__)
 
@@ -207,10 +209,13 @@ def _do(run: Run, ready: Preflight, devices: Devices) -> None:
     with run.clock("merge"):
         for scope in open_scopes:
             merge(layout, scope, [done[shard] for shard in scope.shards], recipe(run, ready))
+    results = merged_results(run)
+    confusions: dict[str, Confusion] = {}
     if not run.settings.record_id:
         with run.clock("pages"):
-            _write_pages(run, MergedRun(ready.job, ready.excerpts))
-    finish(run, ready, workers)
+            confusions = read_confusions(layout, ready.job.labels, results)
+            _write_pages(run, MergedRun(ready.job, ready.excerpts, confusions))
+    finish(run, ready, workers, results, confusions)
 
 
 def _receipts(

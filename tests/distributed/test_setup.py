@@ -124,6 +124,31 @@ def test_strict_ends_with_2_before_any_work(workspace: Workspace) -> None:
     assert not (workspace.root / "out").exists()
 
 
+def test_strict_refuses_what_was_finished_with_warnings(workspace: Workspace) -> None:
+    write_levels(workspace.root / "levels.h5", images=level_images().astype(np.uint16) * 16)
+    assert run(workspace).exit_code == 0
+    outcome = run(workspace, "strict=true")
+    assert outcome.exit_code == 2
+    assert "strict=true: 2 warning(s), see above." in outcome.text
+    assert "Complete: nothing to do." in run(workspace).text
+
+
+def test_strict_refuses_what_only_the_whole_run_shows(workspace: Workspace) -> None:
+    """One split among others: few of the first look's records are of it."""
+    labels = level_labels()
+    labels[:12] = (labels[:12] + 1) % 3
+    write_levels(workspace.root / "levels.h5", labels=labels)
+    outcome = run(workspace, "strict=true")
+    assert outcome.exit_code == 2, outcome.text
+    assert "test: 0.0 % of 12 records are right" in outcome.text
+    assert "strict=true: everything is done, and the accuracy says" in outcome.text
+    assert not (workspace.root / "out" / "_SUCCESS.json").exists()
+    assert (workspace.root / "out" / "summary.md").exists()
+    again = run(workspace, "strict=true")
+    assert again.exit_code == 2
+    assert run(workspace).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("scale", "said"),
     [

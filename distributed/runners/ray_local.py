@@ -117,9 +117,7 @@ def _start(thread: ThreadPool, folder: Path, workers: int, *, quiet: bool) -> No
         try:
             start.wait(_START_S)
         except KeyboardInterrupt:
-            start.wait(
-                _INTERRUPTED_S
-            )  # it cannot be stopped half way; what it writes goes to the file
+            start.wait(_INTERRUPTED_S)  # it cannot be stopped half way
             raise
     if errors:
         reason = str(errors[0]).strip().partition("\n")[0]

@@ -111,7 +111,7 @@ def _warn(run: Run, warnings: Sequence[str]) -> None:
         log.warning("WARNING: %s", warning)
     if warnings and run.settings.strict:
         raise ConfigError(
-            f"strict=true: {len(warnings)} warning(s), see above. Mend the set-up, or leave out "
+            f"strict=true: {describe.counted(len(warnings), 'warning')}, see above. Mend the set-up, or leave out "
             "strict=true to go on in spite of them."
         )
 
@@ -263,7 +263,8 @@ def _done_before(run: Run, scopes: Sequence[Scope], *, device: str) -> dict[Shar
     if not run.settings.retry_failures or not failed:
         return done
     records = sum(len(receipt.failures) for receipt in failed)
-    log.info("retry_failures: %d records failed, in %d shards", records, len(failed))
+    shards = describe.counted(len(failed), "shard")
+    log.info("retry_failures: %s failed, in %s", describe.counted(records, "record"), shards)
     return {shard: receipt for shard, receipt in done.items() if not receipt.failures}
 
 

@@ -71,7 +71,7 @@ def judge(
     of_accuracy = tuple(
         f"{split}: {warning}"
         for split, found in confusions.items()
-        if (warning := found.warning(labels.names))
+        if (warning := found.warning(labels))
     )
     return Verdict(labels.names, confusions, of_accuracy, tuple(_empty_maps(results)))
 

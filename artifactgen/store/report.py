@@ -31,6 +31,9 @@ _PACKAGES = (
     "hydra-core",
     "opencv-python-headless",
 )
+_RETRY = (
+    "Once what ails them is mended, the same command with `retry_failures=true` does them again."
+)
 _TOTALS = "records", "failures", "pictures", "picture_bytes", "halved_batches"
 
 
@@ -215,7 +218,7 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
         "",
     ]
     if failures:
-        lines += ["## Failed records", "", *(_failure_line(f) for f in failures[:50])]
+        lines += ["## Failed records", "", _RETRY, "", *(_failure_line(f) for f in failures[:50])]
         lines += [f"… and {len(failures) - 50} more, see failures.csv"] if failures[50:] else []
         lines.append("")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def test_strict_ends_with_2_before_any_work(workspace: Workspace) -> None:
     write_levels(workspace.root / "levels.h5", images=level_images().astype(np.uint16) * 16)
     outcome = run(workspace, "strict=true")
     assert outcome.exit_code == 2
-    assert "strict=true: 2 warning(s), see above." in outcome.text
+    assert "strict=true: 2 warnings, see above." in outcome.text
     assert not (workspace.root / "out").exists()
 
 
@@ -129,7 +130,7 @@ def test_strict_refuses_what_was_finished_with_warnings(workspace: Workspace) ->
     assert run(workspace).exit_code == 0
     outcome = run(workspace, "strict=true")
     assert outcome.exit_code == 2
-    assert "strict=true: 2 warning(s), see above." in outcome.text
+    assert "strict=true: 2 warnings, see above." in outcome.text
     assert "Complete: nothing to do." in run(workspace).text
 
 
@@ -177,13 +178,34 @@ def test_classes_in_another_order_are_told_and_mended(workspace: Workspace) -> N
     write_levels(workspace.root / "levels.h5", labels=labels, classes=names)
     outcome = run(workspace)
     assert "another order of the classes would explain it" in outcome.text
-    assert "Set model.classes" in outcome.text
-    mended = run(workspace, f"model.classes=[{','.join(LEVELS)}]", "output_dir=mended")
+    assert "'model.classes=[dark,grey,bright]'" in outcome.text
+    mended = run(workspace, "model.classes=[dark,grey,bright]", "output_dir=mended")
     assert mended.exit_code == 0, mended.text
     assert warnings(mended) == []
     assert "36 of 36 right" in mended.text
     classes = json.loads((workspace.root / "mended" / "classes.json").read_text())
     assert list(classes.values()) == list(LEVELS)
+
+
+def test_labels_without_names_in_another_order_are_told_and_mended(workspace: Workspace) -> None:
+    write_levels(workspace.root / "levels.h5", labels=(level_labels() + 1) % 3, classes=None)
+    outcome = run(workspace)
+    advice = re.search(r"'(data\.classes=\[[\d,]+\])'", outcome.text)
+    assert advice, outcome.text
+    mended = run(workspace, advice[1], "output_dir=mended")
+    assert mended.exit_code == 0, mended.text
+    assert warnings(mended) == []
+    assert "36 of 36 right" in mended.text
+
+
+def test_labels_of_more_classes_than_the_model_has(workspace: Workspace) -> None:
+    labels = np.arange(RECORDS) % 7
+    write_levels(workspace.root / "levels.h5", labels=labels, classes=None)
+    outcome = run(workspace)
+    assert outcome.exit_code == 2
+    assert "the label 6, and the model has 3 classes (0 to 2). If the labels are" in outcome.text
+    options = ["data.classes=[0,1,2,3,4,5,6]", "model.num_classes=3"]
+    assert run(workspace, *options).exit_code == 0
 
 
 def test_labels_of_other_classes_are_said(workspace: Workspace) -> None:
@@ -200,7 +222,7 @@ def test_labels_that_count_from_1_are_refused(workspace: Workspace) -> None:
     outcome = run(workspace)
     assert outcome.exit_code == 2
     assert "has the label 3, and the model has 3 classes (0 to 2)" in outcome.text
-    assert "count from 1?" in outcome.text
+    assert "If they count from 1, subtract 1 in the data set." in outcome.text
 
 
 def test_labels_without_names_need_not_reach_the_last_class(workspace: Workspace) -> None:

@@ -92,7 +92,8 @@ def resumed(
     """What is there already; nothing for a new run."""
     total = sum(len(scope.shards) for scope in scopes)
     if len(tasks) < total:
-        yield f"Resuming: {total - len(tasks):,} of {counted(total, 'shard')} done"
+        done = f"{total - len(tasks):,} of {counted(total, 'shard')}"
+        yield f"Resuming: {done} done, {len(tasks):,} left"
 
 
 def outcome(records: int, failures: int, seconds: Mapping[str, float]) -> str:
@@ -100,7 +101,8 @@ def outcome(records: int, failures: int, seconds: Mapping[str, float]) -> str:
     stages = ", ".join(
         f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total"
     )
-    return f"Done: {counted(records, 'record')}, {failures:,} failed, {duration(seconds['total'])} ({stages})"
+    took = f"{duration(seconds['total'])} ({stages})"
+    return f"Done: {counted(records, 'record')}, {failures:,} failed, {took}"
 
 
 def where(layout: Layout) -> str:

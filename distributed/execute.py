@@ -111,8 +111,8 @@ def _warn(run: Run, warnings: Sequence[str]) -> None:
         log.warning("WARNING: %s", warning)
     if warnings and run.settings.strict:
         raise ConfigError(
-            f"strict=true: {describe.counted(len(warnings), 'warning')}, see above. Mend the set-up, or leave out "
-            "strict=true to go on in spite of them."
+            f"strict=true: {describe.counted(len(warnings), 'warning')}, see above. "
+            "Mend the set-up, or leave out strict=true to go on in spite of them."
         )
 
 

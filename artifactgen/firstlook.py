@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from artifactgen.confusion import Confusion
-from artifactgen.data.reading import read_range, stack
+from artifactgen.data.reading import read_record, stack
 from artifactgen.engine import Engine
 from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
@@ -120,7 +120,7 @@ def _evenly(job: Job, records: int) -> Iterator[Sample]:
     for place in (place for first in range(_STRIDE) for place in places[first::_STRIDE]):
         for split, index in job.catalog.splits.items():
             if place < len(index):
-                (item,) = read_range(job.source, job.catalog, split, place, place + 1)
+                item = read_record(job.source, job.catalog, split, place)
                 if isinstance(item, Sample):
                     yield item
                 break

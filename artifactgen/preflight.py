@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import BoundArtifact, Excerpts, View
 from artifactgen.assembly import Assembly, bind_artifacts, make_engine, make_view, subject_of
-from artifactgen.data.reading import read_range, stack
+from artifactgen.data.reading import read_record, stack
 from artifactgen.engine import finite_rows
 from artifactgen.errors import ConfigError, DataError, RecordError
 from artifactgen.firstlook import FirstLook, look
@@ -213,4 +213,4 @@ def _records(job: Job) -> Iterator[Sample | Failure]:
     """Records of all splits, one at a time."""
     for split, index in job.catalog.splits.items():
         for row in range(len(index)):
-            yield from read_range(job.source, job.catalog, split, row, row + 1)
+            yield read_record(job.source, job.catalog, split, row)

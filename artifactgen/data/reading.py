@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from numbers import Integral
 from typing import Any
@@ -26,6 +27,7 @@ from artifactgen.errors import (
     forbid_exit,
     where_raised,
 )
+from artifactgen.patience import patiently
 from artifactgen.types import UNKNOWN_LABEL, Failure, Sample
 
 _DTYPES = (np.uint8, np.uint16, np.float32)
@@ -33,12 +35,16 @@ _SHOWN = 60
 
 
 def scan_source(source: Source) -> Catalog:
-    """Scan a data set.
+    """Scan a data set; what may pass, such as a file server that does not answer, is tried again.
 
     Raises:
         DataError: it is not as configured, or the source is at fault.
-        OSError: of a kind that may pass, such as a file server that does not answer.
+        RunError: it failed as often as it is tried.
     """
+    return patiently(partial(_scan, source), what="The data set")
+
+
+def _scan(source: Source) -> Catalog:
     name = type(source).__name__
     with _explained(source, "scanning the data set"):
         try:
@@ -80,6 +86,18 @@ def read_range(
             "A source gives one Sample or Failure for each row, in order; see docs/extending.md."
         )
     return [_plain(item) for item in items]
+
+
+def read_record(source: Source, catalog: Catalog, split: str, row: int) -> Sample | Failure:
+    """A single record, outside of the shards; what may pass is tried again.
+
+    Raises:
+        DataError: see `read_range`.
+        RunError: it failed as often as it is tried.
+    """
+    read = partial(read_range, source, catalog, split, row, row + 1)
+    (item,) = patiently(read, what="The data set")
+    return item
 
 
 def stack(samples: Sequence[Sample]) -> NDArray[Any]:

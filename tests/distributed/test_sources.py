@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers.workspace import CKPT, EXPERIMENT, Workspace, assert_exact, entries
 
-import distributed.runners.base
+import artifactgen.patience
 
 SOURCE = """\
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_a_source_that_does_wrong_from_the_first_record_on_is_refused(project: W
 def test_a_reading_error_that_passes_is_tried_again(
     project: Workspace, finished: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed.runners.base, "_PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(artifactgen.patience, "PAUSES_S", (0.01, 0.02))
     outcome = project.run(*odd(project, "stale once", "splits=[train,val,test]", "page=[overview]"))
     assert outcome.exit_code == 0, outcome.text
     told = r"Shard test-000001: OSError: \[Errno 116\] Stale file handle .*Trying again in 0\.01 s"
@@ -123,7 +123,7 @@ def test_a_reading_error_that_passes_is_tried_again(
 def test_a_reading_error_that_stays_fails_the_shard_and_no_record(
     project: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed.runners.base, "_PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(artifactgen.patience, "PAUSES_S", (0.01, 0.02))
     outcome = project.run(*odd(project, "stale"))
     assert outcome.exit_code == 1, outcome.text
     told = "Shard test-000001: OSError: [Errno 116] Stale file handle (Odd, reading row 3 of test)"
@@ -143,7 +143,7 @@ def test_a_reading_error_that_stays_fails_the_shard_and_no_record(
 
 
 def test_pauses_grow_to_many_seconds() -> None:
-    pauses = distributed.runners.base._PAUSES_S
+    pauses = artifactgen.patience.PAUSES_S
     assert len(pauses) == 2
     assert 1 <= pauses[0] < pauses[1] <= 60
 

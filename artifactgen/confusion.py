@@ -22,13 +22,12 @@ _LEAST_RECORDS = 16
 """Fewer say nothing about chance."""
 _LEAST_OF_A_CLASS = 5
 """Of fewer records, the worst class is a matter of luck."""
-_SIGMAS = 2.0
-"""One-sided: a guesser exceeds this in one case of forty."""
-_LEAST_KAPPA = 0.1
-"""Below it, a model is hardly better than a guesser, however sure that is."""
-_LEAST_KAPPA_GOOD, _LEAST_GAIN = 0.5, 0.15
-"""Another order of the classes explains mistakes if the model is good with it, and much better."""
-_RECORDS_PER_CLASS = 3
+_NEAR_CHANCE, _AT_MOST = 0.15, 0.5
+"""A model is near chance if its skill is hardly above 0, and surely not good."""
+_PLAINLY_GOOD, _GOOD_IN_ANOTHER_ORDER = 0.7, 0.4
+"""What the skill surely is above."""
+_LEAST_GAIN = 0.15
+_LEAST_RECORDS, _RECORDS_PER_CLASS = 16, 3
 """Another order of the classes needs so many to be believed: it explains any few records."""
 _MAX_ASSIGNED = 2048
 """Among more classes no other order is looked for: the matrix is dense there."""
@@ -45,9 +44,11 @@ class Confusion:
     def of(cls, labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> Self:
         """Count two arrays (n,); records with a negative label are left out."""
         known = labels >= 0
-        both = np.stack([labels[known], predictions[known]], 1)
-        values, counts = np.unique(both, axis=0, return_counts=True)
-        return cls({(int(a), int(b)): int(n) for (a, b), n in zip(values, counts, strict=True)})
+        labels, predictions = labels[known], predictions[known]
+        width = int(predictions.max(initial=0)) + 1
+        codes, counts = np.unique(labels * width + predictions, return_counts=True)
+        pairs = zip((codes // width).tolist(), (codes % width).tolist(), strict=True)
+        return cls(dict(zip(pairs, counts.tolist(), strict=True)))
 
     @classmethod
     def total(cls, parts: Iterable[Confusion]) -> Self:
@@ -82,43 +83,53 @@ class Confusion:
             counts[label] = right + count * (label == predicted), records + count
         return counts
 
-    @cached_property
-    def chance(self) -> float:
-        """The accuracy to expect if predictions had nothing to do with labels.
+    @property
+    def balanced_accuracy(self) -> float:
+        """Share of right records of a class, averaged over the classes that occur."""
+        shares = [right / records for right, records in self.by_class.values()]
+        return sum(shares) / len(shares) if shares else math.nan
 
-        From the frequencies of both, as in Cohen's kappa (Educational and Psychological
-        Measurement 20, 1960): a model that says the same of every record is a guesser.
+    @cached_property
+    def skill(self) -> tuple[float, float]:
+        """Balanced accuracy from 0, of guessing, to 1, and its standard error.
+
+        Whatever guesses, by frequencies or always the same, is right in 1/K of K classes on the
+        average, and so has no skill, however unequal the classes are (Youden's J for two classes,
+        Cancer 3, 1950). The error takes half a record more for right and for wrong, so that a few
+        records that agree are not certain.
         """
-        labels: dict[int, int] = {}
-        predictions: dict[int, int] = {}
-        for (label, predicted), count in self.pairs.items():
-            labels[label] = labels.get(label, 0) + count
-            predictions[predicted] = predictions.get(predicted, 0) + count
-        both = sum(count * predictions.get(label, 0) for label, count in labels.items())
-        return both / self.records**2 if self.records else math.nan
+        classes = self.by_class
+        if len(classes) < 2:
+            return math.nan, math.inf
+        chance = 1 / len(classes)
+        shares = [((right + 0.5) / (n + 1), n) for right, n in classes.values()]
+        variance = sum(share * (1 - share) / n for share, n in shares) / len(classes) ** 2
+        skill = (self.balanced_accuracy - chance) / (1 - chance)
+        return skill, math.sqrt(variance) / (1 - chance)
+
+    @property
+    def surely(self) -> tuple[float, float]:
+        """Between what the skill lies, in nineteen cases of twenty."""
+        skill, error = self.skill
+        return skill - 2 * error, skill + 2 * error
 
     @property
     def is_near_chance(self) -> bool:
-        """Whether the predictions may as well be guesses; False where too few records tell."""
-        if self.records < _LEAST_RECORDS or len(self.by_class) < 2:
-            return False
-        chance = self.chance
-        deviation = math.sqrt(self.records * chance * (1 - chance))
-        is_likely = self.right <= self.records * chance + _SIGMAS * deviation
-        return is_likely or _kappa(self.accuracy, chance) < _LEAST_KAPPA
+        """Whether the predictions may be guesses and are no good; False where too few tell."""
+        return self.skill[0] < _NEAR_CHANCE and self.surely[1] < _AT_MOST
 
     @property
     def is_plainly_good(self) -> bool:
-        """Whether so many are right that the model was surely given what it was trained on."""
-        enough = self.records >= _LEAST_RECORDS and len(self.by_class) > 1
-        return enough and _kappa(self.accuracy, self.chance) >= _LEAST_KAPPA_GOOD
+        """Whether so many are right that the model gets what it was trained on."""
+        return self.surely[0] >= _PLAINLY_GOOD
 
     def explaining_order(self) -> dict[int, int]:
         """Label to prediction, of the assignment of classes that most records agree with.
 
         Empty where the classes are in order already, or no other order explains the predictions.
         """
-        if self.records < _RECORDS_PER_CLASS * len(self.by_class) or len(self.by_class) < 2:
+        classes = len(self.by_class)
+        if self.records < max(_LEAST_RECORDS, _RECORDS_PER_CLASS * classes) or classes < 2:
             return {}
         order = _assign(self.pairs)
         explained = Confusion.total(
@@ -126,8 +137,7 @@ class Confusion:
             for (label, predicted), count in self.pairs.items()
         )
         is_better = explained.accuracy - self.accuracy >= _LEAST_GAIN
-        is_good = _kappa(explained.accuracy, explained.chance) >= _LEAST_KAPPA_GOOD
-        return order if is_better and is_good else {}
+        return order if is_better and explained.surely[0] >= _GOOD_IN_ANOTHER_ORDER else {}
 
     def line(self, names: Sequence[str]) -> str:
         """`343 of 358 right (95.8 %); worst: three 71 %`."""
@@ -156,17 +166,14 @@ class Confusion:
             )
         if not self.is_near_chance:
             return ""
+        classes = len(self.by_class)
         return (
-            f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, near what "
-            f"guessing gives ({100 * self.chance:.1f} %).\n"
+            f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, "
+            f"{100 * self.balanced_accuracy:.1f} % averaged over {classes} classes, near the "
+            f"{100 / classes:.1f} % of guessing.\n"
             "Are the pixels scaled and normalised as in training (data.max_value, data.mean, "
             "data.std, data.image_size), and is it the right checkpoint?"
         )
-
-
-def _kappa(accuracy: float, chance: float) -> float:
-    """Cohen's kappa: 0 for a guesser, 1 where every record is right."""
-    return (accuracy - chance) / (1 - chance) if chance < 1 else 1.0
 
 
 def _assign(pairs: Mapping[tuple[int, int], int]) -> dict[int, int]:

@@ -38,6 +38,14 @@ class Normalization:
     of_floats: bool = False
     max_value: int | None = None
     """White of integer images; None = the largest value of their type."""
+    stated_in: str = ""
+    """Where a checkpoint states mean and std, if they are from there; for people."""
+    doubts: tuple[str, ...] = ()
+    """Where it states others; for people."""
+
+    def applies_to(self, dtype: np.dtype[Any]) -> bool:
+        """Whether images of this type are normalised, and not taken as they are."""
+        return dtype.kind != "f" or self.of_floats
 
     def white(self, dtype: np.dtype[Any]) -> int:
         """The value of integer images that is white."""

@@ -1,15 +1,16 @@
 """A first look at what a run is about: do pixels, labels and predictions make sense together?
 
 Before a run some records, evenly spaced over the data set, go through the model. A set-up that is
-wrong without failing shows here: nearly black images, another normalisation, classes in another
+wrong without failing shows here: dark images, another normalisation, classes in another
 order, another checkpoint.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +20,10 @@ from artifactgen.data.reading import read_record, stack
 from artifactgen.engine import Engine
 from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
-from artifactgen.pixels import PixelRange, describe, doubts
+from artifactgen.pixels import PixelRange, contradictions, describe, doubts
 from artifactgen.types import Sample
 
+RECORDS_LOOKED_AT = 32
 _BATCH = 8
 _SECONDS = 5.0
 _STRIDE = 4
@@ -52,7 +54,8 @@ def look(
     samples: Sequence[Sample],
     predictions: Sequence[int],
     *,
-    records: int,
+    rows: Mapping[str, int],
+    in_haste: bool = True,
 ) -> FirstLook:
     """Look at records, and at what the model says of them.
 
@@ -61,11 +64,12 @@ def look(
         engine: its model, on the CPU.
         samples: records that were read already, at least one.
         predictions: what the model says of them; none without a classifier.
-        records: how many to look at in all; fewer where that would take more than some seconds.
+        rows: split to how many of its records the run is about.
+        in_haste: look at fewer records where all would take more than some seconds.
     """
     seen, said = list(samples), list(predictions)
-    deadline = time.monotonic() + _SECONDS
-    batches = _batches(_evenly(job, max(0, records - len(samples))))
+    deadline = time.monotonic() + (_SECONDS if in_haste else math.inf)
+    batches = _batches(_evenly(job, rows, max(0, RECORDS_LOOKED_AT - len(samples))))
     while time.monotonic() < deadline and (batch := next(batches, None)):
         seen += batch
         said += _predict(engine, batch)
@@ -80,11 +84,12 @@ def _judge(job: Job, samples: Sequence[Sample], predictions: Sequence[int]) -> F
     pixels = PixelRange.of(sample.image_CHW for sample in samples)
     # A model that is plainly right gets the pixels that it expects, whatever they look like.
     odd = [] if confusion.is_plainly_good else doubts(pixels, job.normalization)
+    stated = contradictions(pixels, job.normalization)
     return FirstLook(
         pixels=describe(pixels, job.normalization) + _resizing(samples),
         accuracy=confusion.line(job.labels.names) if confusion.records else "",
         accuracy_warning=confusion.warning(job.labels.names),
-        doubts=tuple(filter(None, [job.labels.doubt, *odd])),
+        doubts=tuple(filter(None, [job.labels.doubt, *stated, *odd])),
     )
 
 
@@ -110,21 +115,21 @@ def _predict(engine: Engine, samples: Sequence[Sample]) -> list[int]:
     return classes
 
 
-def _evenly(job: Job, records: int) -> Iterator[Sample]:
+def _evenly(job: Job, rows: Mapping[str, int], records: int) -> Iterator[Sample]:
     """Records that lie evenly spaced over all splits; those that cannot be read are left out.
 
     In an order in which the first few of them are spread as well.
     """
-    total = sum(map(len, job.catalog.splits.values()))
+    total = sum(rows.values())
     places = [(2 * i + 1) * total // (2 * records) for i in range(min(records, total))]
     for place in (place for first in range(_STRIDE) for place in places[first::_STRIDE]):
-        for split, index in job.catalog.splits.items():
-            if place < len(index):
+        for split, length in rows.items():
+            if place < length:
                 item = read_record(job.source, job.catalog, split, place)
                 if isinstance(item, Sample):
                     yield item
                 break
-            place -= len(index)
+            place -= length
 
 
 def _batches(samples: Iterator[Sample]) -> Iterator[list[Sample]]:

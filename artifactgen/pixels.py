@@ -1,6 +1,6 @@
 """Whether pixels are what a model expects: the range and type of some records, looked at.
 
-A model answers whatever it is given. Twelve bits in a uint16 are nearly black, floats from 0 to 255
+A model answers whatever it is given. Twelve bits in a uint16 are dark, floats from 0 to 255
 are far off what was trained on, and nothing in a shape tells.
 """
 
@@ -50,12 +50,20 @@ def _extremes(image: Image) -> tuple[np.dtype[Any], float, float]:
 
 
 def describe(pixels: PixelRange, normalization: Normalization) -> str:
-    """`uint8, 0 to 255, of 255; mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225`."""
+    """`uint8, 0 to 255, white is 255; mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225`."""
+    if not normalization.applies_to(pixels.dtype):
+        return f"{pixels}; taken as they are"
     mean, std = _listed(normalization.mean), _listed(normalization.std)
+    stated = f" as the checkpoint states ({normalization.stated_in})"
+    taken = f"mean {mean}, std {std}{stated if normalization.stated_in else ''}"
     if pixels.dtype.kind == "f":
-        taken = f"mean {mean}, std {std}" if normalization.of_floats else "taken as they are"
         return f"{pixels}; {taken}"
-    return f"{pixels}, white is {normalization.white(pixels.dtype):,}; mean {mean}, std {std}"
+    return f"{pixels}, white is {normalization.white(pixels.dtype):,}; {taken}"
+
+
+def contradictions(pixels: PixelRange, normalization: Normalization) -> list[str]:
+    """What a checkpoint states of another normalisation than is done to these pixels."""
+    return list(normalization.doubts) if normalization.applies_to(pixels.dtype) else []
 
 
 def doubts(pixels: PixelRange, normalization: Normalization) -> list[str]:
@@ -64,9 +72,9 @@ def doubts(pixels: PixelRange, normalization: Normalization) -> list[str]:
         return []
     if pixels.high == pixels.low:
         return [f"Every pixel of the records looked at is {_number(pixels.low)}."]
-    if pixels.dtype.kind == "f":
-        return _float_doubts(pixels, normalization)
-    return _integer_doubts(pixels, normalization)
+    if pixels.dtype.kind != "f":
+        return _integer_doubts(pixels, normalization)
+    return (_normalised_doubts if normalization.of_floats else _float_doubts)(pixels, normalization)
 
 
 def _integer_doubts(pixels: PixelRange, normalization: Normalization) -> list[str]:
@@ -74,44 +82,50 @@ def _integer_doubts(pixels: PixelRange, normalization: Normalization) -> list[st
     reach = f"Pixels reach {_number(pixels.high)} of {pixels.dtype}"
     if pixels.high > white:
         return [f"{reach}, more than data.max_value={white}, and are brighter than white there."]
-    if pixels.high * _DARK[pixels.dtype.itemsize] <= white:
+    is_dark = pixels.high * _DARK[pixels.dtype.itemsize] <= white
+    if is_dark and normalization.max_value is None:
         bits = 2 ** int(pixels.high).bit_length() - 1
+        return [f"{reach}, where white is {white:,}: images are dark. data.max_value={bits}?"]
+    mean, std = normalization.mean, normalization.std
+    if max(mean) > 1:
         return [
-            f"{reach}, where white is {white:,}: images are nearly black. data.max_value={bits}?"
-        ]
-    if max(normalization.mean) > 1:
-        return [
-            f"data.mean={_list(normalization.mean)} is for pixels from 0 to 255, and integer ones "
-            f"are scaled to [0, 1] before: data.mean={_list(normalization.mean, 1 / 255)} "
-            f"data.std={_list(normalization.std, 1 / 255)}?"
+            f"data.mean={_list(mean)} is for pixels from 0 to 255, and integer ones are scaled to "
+            f"[0, 1] before: data.mean={_list(mean, 1 / 255)} data.std={_list(std, 1 / 255)}?"
         ]
     return []
+
+
+def _normalised_doubts(pixels: PixelRange, normalization: Normalization) -> list[str]:
+    mean, std = normalization.mean, normalization.std
+    far = np.abs(np.subtract.outer([pixels.low, pixels.high], mean) / np.array(std)).max()
+    if far <= _FAR:
+        return []
+    return [
+        f"{_span(pixels)} reach {far:.0f} standard deviations with data.mean={_list(mean)} "
+        f"data.std={_list(std)}: were these for another range?"
+    ]
 
 
 def _float_doubts(pixels: PixelRange, normalization: Normalization) -> list[str]:
+    """Of floats that are taken as they are."""
     low, high = pixels.low, pixels.high
-    span = f"Floats from {_number(low)} to {_number(high)}"
     mean, std = normalization.mean, normalization.std
-    if normalization.of_floats:
-        far = np.abs(np.subtract.outer([low, high], mean) / np.array(std)).max()
-        if far <= _FAR:
-            return []
-        return [
-            f"{span} reach {far:.0f} standard deviations with data.mean={_list(mean)} "
-            f"data.std={_list(std)}: were these for another range?"
-        ]
     if max(abs(low), abs(high)) > _FAR:
-        scale = 255.0 if low >= 0 and high <= 255 else high
-        return [
-            f"{span} are not normalised, and are taken as they are: "
-            f"data.mean={_list(mean, scale)} data.std={_list(std, scale)}?"
-        ]
+        advice = "data.mean and data.std of the training, for this range?"
+        if low >= 0:
+            scale = 255.0 if high <= 255 else high
+            advice = f"data.mean={_list(mean, scale)} data.std={_list(std, scale)}?"
+        return [f"{_span(pixels)} are not normalised, and are taken as they are: {advice}"]
     if low >= 0 and high <= 1 and (set(mean), set(std)) != ({0.0}, {1.0}):
         return [
-            f"{span} are taken as they are. If the model was trained on normalised ones: "
+            f"{_span(pixels)} are taken as they are. If the model was trained on normalised ones: "
             f"data.mean={_list(mean)} data.std={_list(std)}; if not, data.mean=0 data.std=1."
         ]
     return []
+
+
+def _span(pixels: PixelRange) -> str:
+    return f"Floats from {_number(pixels.low)} to {_number(pixels.high)}"
 
 
 def _number(value: float) -> str:

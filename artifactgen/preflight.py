@@ -35,7 +35,6 @@ from artifactgen.types import SUPPORTED, Failure, Sample
 
 _RECORDS_TRIED = 32
 _RECORDS_USED = 4
-RECORDS_LOOKED_AT = 32
 
 
 @dataclass(slots=True)
@@ -74,15 +73,22 @@ class Preflight:
 
 
 def preflight(
-    job: Job, loaded: LoadedModel, *, records: int = RECORDS_LOOKED_AT, doubts: Sequence[str] = ()
+    job: Job,
+    loaded: LoadedModel,
+    *,
+    rows: Mapping[str, int] | None = None,
+    doubts: Sequence[str] = (),
+    in_haste: bool = True,
 ) -> Preflight:
     """Take the first records all the way.
 
     Args:
         job: what is to be done; not yet calibrated.
         loaded: its model, on the CPU.
-        records: how many to look at for what is wrong with the set-up.
+        rows: split to how many of its records to look among for what is wrong with the set-up;
+            None = all.
         doubts: what is known of that already.
+        in_haste: see `look`.
 
     Raises:
         UsageError: the data set, the checkpoint or an option is not usable.
@@ -111,7 +117,9 @@ def preflight(
     cost = _measure(on_cpu, samples, tried.artifacts, shares, arrays)
     of_maps = [d for name, artifact in tried.artifacts.items() for d in artifact.doubts(arrays)]
     predictions = arrays["predictions"].tolist() if subject.has_head else []
-    first_look = look(job, engine, samples, predictions, records=records)
+    if rows is None:
+        rows = {split: len(index) for split, index in job.catalog.splits.items()}
+    first_look = look(job, engine, samples, predictions, rows=rows, in_haste=in_haste)
     maps_bytes = cost.maps_bytes if job.save_maps else 0
     options = {name: artifact.options for name, artifact in calibrated.items()}
     return Preflight(

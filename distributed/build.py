@@ -22,6 +22,8 @@ from distributed.preprocessing import build_normalization
 from distributed.run import Run
 from distributed.settings import Settings
 
+_NORMALIZING = ("mean", "std", "of_floats", "max_value")
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -31,8 +33,6 @@ class Built:
     loaded: LoadedModel
     asked: dict[str, Artifact]
     """The options of the artifacts as they were asked for; those of the job are calibrated."""
-    warnings: tuple[str, ...] = ()
-    """Where what the checkpoint states contradicts what is used."""
 
 
 def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrated | None) -> Built:
@@ -54,7 +54,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     checkpoint = read_checkpoint(inputs.checkpoint)
     loaded = load_model(family, checkpoint, stated=read_stated(checkpoint))
     model = loaded.network.family
-    preprocessing = build_normalization(settings, model, loaded.stated, inputs.checkpoint.path)
+    normalization = build_normalization(settings, model, loaded.stated, inputs.checkpoint.path)
     source: Any = inputs.source
     _require_known(inputs.catalog, model.num_classes or 0)
     named = output_names(settings, loaded.stated, model.num_classes or 0)
@@ -71,7 +71,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
             are_named=inputs.catalog.highest_label is None,
             outputs_are_named=bool(named),
         ),
-        normalization=preprocessing.normalization,
+        normalization=normalization,
         artifacts=asked if calibrated is None else calibrated.options(asked),
         output_dir=run.layout.root,
         fingerprint=inputs.fingerprint,
@@ -88,17 +88,17 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     of_classes: tuple[str, ...] = ()
     if named and settings.model.classes is None:
         of_classes = (f"names of classes ({loaded.stated.source['classes']})",)
-    taken = (*loaded.audit.taken, *preprocessing.taken, *of_classes)
+    taken = (*loaded.audit.taken, *of_classes)
     loaded = replace(loaded, audit=replace(loaded.audit, taken=taken))
-    warnings = (*loaded.warnings, *preprocessing.warnings)
-    return Built(job, loaded, asked, warnings)
+    return Built(job, loaded, asked)
 
 
 def resolved(built: Built) -> dict[str, Any]:
     """What the settings came to, in plain types, with all that they leave to defaults."""
+    normalization = built.job.normalization
     return {
         "model": plain(built.job.model),
-        "normalization": plain(built.job.normalization),
+        "normalization": {name: plain(getattr(normalization, name)) for name in _NORMALIZING},
         "classes": list(built.job.classes),
         "labels": list(built.job.labels.order),
         "artifacts": {name: plain(options) for name, options in built.asked.items()},

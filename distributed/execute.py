@@ -14,7 +14,7 @@ from artifactgen.device import Devices
 from artifactgen.errors import ConfigError, OutputError, RunError, UsageError, forbid_exit
 from artifactgen.pages.base import MergedRun, Page
 from artifactgen.plan import Scope
-from artifactgen.preflight import RECORDS_LOOKED_AT, Preflight, preflight
+from artifactgen.preflight import Preflight, preflight
 from artifactgen.reducer import merge
 from artifactgen.store.atomic import write_json
 from artifactgen.store.calibrated import Calibrated, recall, remember
@@ -79,7 +79,13 @@ def _prepare(
     for line in describe.model(built):
         log.info(line)
     with run.clock("preflight"):
-        ready = preflight(built.job, built.loaded, records=_to_look_at(run), doubts=built.warnings)
+        ready = preflight(
+            built.job,
+            built.loaded,
+            rows=_rows(run),
+            doubts=built.loaded.warnings,
+            in_haste=not run.settings.strict,
+        )
     for line in chain(describe.artifacts(run, ready), describe.first_look(ready.first_look)):
         log.info(line)
     _warn(run, ready.first_look.warnings)
@@ -90,10 +96,11 @@ def _prepare(
     return ready, calibrated
 
 
-def _to_look_at(run: Run) -> int:
-    """How many records to look at for what is wrong: none more where a few are asked for."""
-    planned = sum(scope.records for scope in run.scopes)
-    return 0 if run.settings.record_id else min(RECORDS_LOOKED_AT, planned)
+def _rows(run: Run) -> dict[str, int]:
+    """Split to how many of its records are done; nothing for single records."""
+    if run.settings.record_id:
+        return {}
+    return {scope.name: scope.records for scope in run.scopes}
 
 
 def _warn(run: Run, warnings: Sequence[str]) -> None:

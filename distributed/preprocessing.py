@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 from artifactgen.engine import Normalization
@@ -14,19 +13,9 @@ from artifactgen.models.stated import Stated
 from distributed.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """What is done to pixels, and what is to be said of it."""
-
-    normalization: Normalization
-    taken: tuple[str, ...]
-    """What nobody set and the checkpoint states."""
-    warnings: tuple[str, ...]
-
-
 def build_normalization(
     settings: Settings, family: Family, stated: Stated, checkpoint: Path
-) -> Preprocessing:
+) -> Normalization:
     """Mean and std: asked for with the data, else with the model, else stated, else the family's.
 
     Raises:
@@ -34,7 +23,7 @@ def build_normalization(
     """
     own = dict(zip(("mean", "std"), family.normalization(), strict=True))
     used: dict[str, tuple[float, ...]] = {}
-    taken, warnings = [], []
+    stated_in, doubts = [], []
     for name in ("mean", "std"):
         section, asked = _asked(settings, name)
         said = _stated(stated, name, family)
@@ -45,20 +34,20 @@ def build_normalization(
                 f"{family.in_chans} channels."
             )
         if said and not asked:
-            taken.append(f"{name} {shown(said)} ({stated.source[name]})")
+            stated_in.append(stated.source[name])
         elif said and not _is_equal(said, used[name]):
-            warnings.append(
+            doubts.append(
                 f"{checkpoint}: {stated.source[name]} is {shown(said)}, and {section}.{name}="
                 f"{shown(used[name])} is used. Set data.{name}={shown(said)} "
                 "unless you know better."
             )
-    of_floats = settings.data.mean is not None or settings.data.std is not None
-    return Preprocessing(
-        Normalization(
-            used["mean"], used["std"], of_floats=of_floats, max_value=settings.data.max_value
-        ),
-        tuple(taken),
-        tuple(warnings),
+    return Normalization(
+        used["mean"],
+        used["std"],
+        of_floats=settings.data.mean is not None or settings.data.std is not None,
+        max_value=settings.data.max_value,
+        stated_in=", ".join(stated_in),
+        doubts=tuple(doubts),
     )
 
 

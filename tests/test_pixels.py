@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from artifactgen.engine import Normalization
-from artifactgen.pixels import PixelRange, describe, doubts
+from artifactgen.pixels import PixelRange, contradictions, describe, doubts
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MODELS = Normalization(MEAN, STD)
@@ -24,6 +24,7 @@ def pixels(low: float, high: float, dtype: Any) -> PixelRange:
         (pixels(0, 65_535, np.uint16), MODELS),
         (pixels(0, 33_000, np.uint16), MODELS),
         (pixels(0, 4095, np.uint16), Normalization(MEAN, STD, max_value=4095)),
+        (pixels(0, 900, np.uint16), Normalization(MEAN, STD, max_value=4095)),
         (pixels(-2.1, 2.6, np.float32), MODELS),
         (pixels(-5, 14, np.float32), MODELS),
         (pixels(0, 1, np.float32), Normalization(MEAN, STD, of_floats=True)),
@@ -58,7 +59,12 @@ def test_what_is_usual_is_not_doubted(found: PixelRange, normalization: Normaliz
             MODELS,
             "data.mean=[123.7,116.3,103.5] data.std=[58.4,57.12,57.38]?",
         ),
-        (pixels(-1024, 3071, np.float32), MODELS, "Floats from -1,024 to 3,071 are not normalised"),
+        (
+            pixels(-1024, 3071, np.float32),
+            MODELS,
+            "Floats from -1,024 to 3,071 are not normalised, and are taken as they are: data.mean "
+            "and data.std of the training, for this range?",
+        ),
         (pixels(0, 1, np.float32), MODELS, "data.mean=[0.485,0.456,0.406]"),
         (
             pixels(0, 255, np.float32),
@@ -90,3 +96,12 @@ def test_the_description_says_what_becomes_of_them() -> None:
         "uint16, 0 to 4,095, white is 4,095; mean 0.5, std 0.25"
     )
     assert describe(pixels(0, 1, np.float32), MODELS) == "float32, 0 to 1; taken as they are"
+
+
+def test_what_the_checkpoint_states_counts_only_where_it_is_used() -> None:
+    stated = Normalization((0.5,), (0.25,), stated_in="hparams.mean", doubts=("another std",))
+    of_bytes, of_floats = pixels(0, 255, np.uint8), pixels(-2, 2, np.float32)
+    assert describe(of_bytes, stated).endswith("as the checkpoint states (hparams.mean)")
+    assert contradictions(of_bytes, stated) == ["another std"]
+    assert describe(of_floats, stated) == "float32, -2 to 2; taken as they are"
+    assert contradictions(of_floats, stated) == []

@@ -27,12 +27,18 @@ def main() -> None:
     folder = sys.argv[1]
     sys.stdin.buffer.read()
     deadline = time.monotonic() + _PATIENCE_S
-    while (left := list(_processes_of(folder))) and time.monotonic() < deadline:
-        for process in left:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+    while _still_there(folder) and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
+
+
+def _still_there(folder: str) -> bool:
+    """End and remove what is left; whether there was anything, which may have left more."""
+    left = list(_processes_of(folder))
+    for process in left:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
+    return bool(left) or Path(folder).exists()
 
 
 def _processes_of(folder: str) -> Iterator[int]:

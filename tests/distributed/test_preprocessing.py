@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from artifactgen.engine import Normalization
 from artifactgen.errors import ConfigError
 from artifactgen.models.mae_vit import MaeViT
 from artifactgen.models.stated import Stated
 from artifactgen.models.timm import Timm
-from distributed.preprocessing import Preprocessing, build_normalization
+from distributed.preprocessing import build_normalization
 from distributed.settings import Settings
 
 FAMILY = Timm(backbone="resnet18")
@@ -40,29 +41,29 @@ def settings(**options: Any) -> Settings:
     )
 
 
-def made(said: Stated = SAID, family: Timm = FAMILY, **options: Any) -> Preprocessing:
+def made(said: Stated = SAID, family: Timm = FAMILY, **options: Any) -> Normalization:
     return build_normalization(settings(**options), family, said, FILE)
 
 
 def test_what_is_stated_goes_before_the_familys_own() -> None:
     found = made()
-    assert (found.normalization.mean, found.normalization.std) == (MEAN, STD)
-    assert found.taken == ("mean [0.1,0.2,0.3] (hparams.mean)", "std [0.4,0.5,0.6] (hparams.std)")
-    assert found.warnings == ()
-    assert made(Stated()).normalization.mean == FAMILY.normalization()[0]
+    assert (found.mean, found.std) == (MEAN, STD)
+    assert found.stated_in == "hparams.mean, hparams.std"
+    assert found.doubts == ()
+    assert made(Stated()).mean == FAMILY.normalization()[0]
 
 
 def test_a_masked_autoencoder_has_imagenets_unless_another_is_stated() -> None:
     family = MaeViT(backbone="vit_base_patch16")
-    assert made(Stated(), family).normalization.mean == (0.485, 0.456, 0.406)
-    assert made(SAID, family).normalization.mean == MEAN
+    assert made(Stated(), family).mean == (0.485, 0.456, 0.406)
+    assert made(SAID, family).mean == MEAN
 
 
 def test_the_datas_goes_before_the_models_and_both_before_what_is_stated() -> None:
     found = made(data_mean=(0.7,), model_mean=(0.8,), model_std=(0.9,))
-    assert (found.normalization.mean, found.normalization.std) == ((0.7,), (0.9,))
-    assert found.taken == ()
-    assert found.warnings == (
+    assert (found.mean, found.std) == ((0.7,), (0.9,))
+    assert found.stated_in == ""
+    assert found.doubts == (
         "a.ckpt: hparams.mean is [0.1,0.2,0.3], and data.mean=[0.7] is used. "
         "Set data.mean=[0.1,0.2,0.3] unless you know better.",
         "a.ckpt: hparams.std is [0.4,0.5,0.6], and model.std=[0.9] is used. "
@@ -72,18 +73,18 @@ def test_the_datas_goes_before_the_models_and_both_before_what_is_stated() -> No
 
 def test_what_comes_to_the_same_is_no_contradiction() -> None:
     said = Stated(mean=(0.5,), std=(0.5, 0.5, 0.5), source=WHERE)
-    assert made(said, data_mean=(0.5, 0.5, 0.5), data_std=(0.5,)).warnings == ()
-    assert made(data_mean=(0.1001, 0.2, 0.3), data_std=STD).warnings == ()
+    assert made(said, data_mean=(0.5, 0.5, 0.5), data_std=(0.5,)).doubts == ()
+    assert made(data_mean=(0.1001, 0.2, 0.3), data_std=STD).doubts == ()
 
 
 def test_what_is_stated_of_other_channels_is_not_taken() -> None:
     found = made(family=Timm(backbone="resnet18", in_chans=1))
-    assert found.taken == ()
-    assert len(found.normalization.mean) == 1
+    assert found.stated_in == ""
+    assert len(found.mean) == 1
     with pytest.raises(ConfigError, match=r"model\.mean has 2 values"):
         made(model_mean=(0.1, 0.2))
 
 
 def test_floats_are_normalised_only_where_that_is_asked_for() -> None:
-    assert not made().normalization.of_floats
-    assert made(data_mean=MEAN).normalization.of_floats
+    assert not made().of_floats
+    assert made(data_mean=MEAN).of_floats

@@ -85,7 +85,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
     home_with_a_token: Path,
 ) -> None:
     home = home_with_a_token if workers == 2 else Path("/dev/null/home")  # cannot be written
-    before = snapshot(home_with_a_token)
+    before = snapshot(home_with_a_token / ".ray")
     for name, value in {
         "HOME": str(home),
         "TMPDIR": f"{workspace.root}/{'d' * 200}",
@@ -98,7 +98,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
     assert f"Workers: {workers} × {find_devices('cpu').name}, 1 thread each, Ray;" in outcome.text
     assert f"Ray: starting {workers} worker" in outcome.text
     assert "36 of 36 records (100 %)" in outcome.text
-    assert snapshot(home_with_a_token) == before
+    assert snapshot(home_with_a_token / ".ray") == before
     assert folders(os.getpid()) == []
     assert_exact(workspace.output, finished.output)
 

@@ -121,7 +121,8 @@ def _evenly(job: Job, rows: Mapping[str, int], records: int) -> Iterator[Sample]
     In an order in which the first few of them are spread as well.
     """
     total = sum(rows.values())
-    places = [(2 * i + 1) * total // (2 * records) for i in range(min(records, total))]
+    records = min(records, total)
+    places = [(2 * i + 1) * total // (2 * records) for i in range(records)]
     for place in (place for first in range(_STRIDE) for place in places[first::_STRIDE]):
         for split, length in rows.items():
             if place < length:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import artifactgen.patience
 from artifactgen.data.base import Catalog, SplitIndex
 from artifactgen.data.reading import read_range, scan_source, stack
-from artifactgen.errors import DataError, RecordError
+from artifactgen.errors import DataError, RecordError, RunError
 from artifactgen.types import Failure, Sample
 
 IDS = tuple(f"r{row}" for row in range(10))
@@ -224,11 +225,14 @@ def test_a_scan_that_fails_is_told(scan: Answer, reason: str) -> None:
         scan_source(Theirs(scan))
 
 
-def test_a_scan_that_a_server_does_not_answer_is_no_wrong_data() -> None:
+def test_a_scan_that_a_server_does_not_answer_is_no_wrong_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def scan(_: list[Any]) -> Any:
         raise OSError(errno.ESTALE, "Stale file handle", "/data/x")
 
-    with pytest.raises(OSError, match="Stale"):
+    monkeypatch.setattr(artifactgen.patience, "PAUSES_S", (0.01, 0.02))
+    with pytest.raises(RunError, match=r"The data set: .*Stale .*\nIt was tried 3 times"):
         scan_source(Theirs(scan))
 
 

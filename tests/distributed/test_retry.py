@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers.workspace import (
     CKPT,
+    CLASSES,
     EXPERIMENT,
     IMAGE_SIZE,
     Workspace,
@@ -23,6 +24,7 @@ from helpers.workspace import (
     write_images,
 )
 
+import artifactgen.worker
 import distributed.execute
 
 BROKEN = ("train_003", "train_004", "val_006")
@@ -107,6 +109,75 @@ def test_mended_records_are_done_in_the_same_directory(
     assert_exact(workspace.output, fresh)
     assert "Complete: nothing to do" in workspace.run(*options, RETRY).text
     assert "Complete: nothing to do" in workspace.run(*options).text
+
+
+def broken_in_place_of(mended: str, file: h5py.File, broken: str) -> None:
+    """Mend a record, and break another one of the same batch."""
+    split = mended.partition("_")[0]
+    images, rows = file[f"{split}/images"], [int(name[-3:]) for name in (mended, broken)]
+    images[rows[0]] = np.linspace(0, 1, IMAGE_SIZE)[:, None]
+    images[rows[1], 0, 0, 0] = np.nan
+
+
+def pictures_of(output: Path, record: str) -> list[str]:
+    found = [path for path in output.rglob("*.png") if record in str(path.relative_to(output))]
+    return sorted(str(path.relative_to(output)) for path in found)
+
+
+def test_a_record_that_is_broken_now_keeps_no_picture_of_former_bytes(
+    workspace: Workspace, options: tuple[str, ...], data: Path
+) -> None:
+    accepted = (*options, "max_failures=0.1")
+    assert workspace.run(*accepted).exit_code == 0
+    assert len(pictures_of(workspace.output, "train_002")) == len(CLASSES) + 1
+    with changing(data) as file:
+        broken_in_place_of("train_003", file, "train_002")
+    outcome = workspace.run(*accepted, RETRY)
+    assert outcome.exit_code == 0, outcome.text
+    assert failed(workspace.output) == ["train_002", "train_004", "val_006"]
+    assert pictures_of(workspace.output, "train_002") == []
+    fresh = workspace.root / "fresh"
+    assert workspace.run(*accepted, f"output_dir={fresh}").exit_code == 0
+    assert_exact(workspace.output, fresh)
+
+
+@pytest.mark.parametrize("step", ["remove_former_pictures", "sync_filesystem", "commit"])
+def test_nor_where_the_run_is_killed_between_removal_and_commit(
+    workspace: Workspace,
+    options: tuple[str, ...],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    accepted = (*options, "max_failures=0.1", RETRY)
+    assert workspace.run(*accepted).exit_code == 0
+    with changing(data) as file:
+        broken_in_place_of("train_003", file, "train_002")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifactgen.worker, step, interrupt)
+    assert workspace.run(*accepted).exit_code == 130
+    monkeypatch.undo()
+    assert workspace.run(*accepted).exit_code == 0
+    assert pictures_of(workspace.output, "train_002") == []
+    fresh = workspace.root / "fresh"
+    assert workspace.run(*accepted, f"output_dir={fresh}").exit_code == 0
+    assert_exact(workspace.output, fresh)
+
+
+def test_nor_an_embedding_of_its_own(
+    workspace: Workspace, options: tuple[str, ...], data: Path
+) -> None:
+    alone = (*options, "record_id=[train_002,train_003]", "max_failures=1")
+    assert workspace.run(*alone).exit_code == 0
+    with changing(data) as file:
+        broken_in_place_of("train_003", file, "train_002")
+    assert workspace.run(*alone, RETRY).exit_code == 0
+    embeddings = [path.name for path in (workspace.output / "embeddings").iterdir()]
+    assert embeddings == ["train_003_embedding.pt"]
+    assert pictures_of(workspace.output, "train_002") == []
 
 
 def test_records_that_fail_again_change_nothing(

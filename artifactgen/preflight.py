@@ -105,9 +105,11 @@ def preflight(
             require_layer(subject.model, path, option=f"{name}.layer")
     on_cpu = replace(job, accelerator="cpu", precision="32-true", compiled=False)
     samples = _usable(_first_readable(job))
+    images_BCHW = stack(samples)
+    job = replace(job, catalog=replace(job.catalog, dtype=str(images_BCHW.dtype)))
     engine = make_engine(on_cpu, Assembly(subject, bound))
     taps = Taps.union(artifact.calibration_taps for artifact in bound.values())
-    forward_pass = engine.forward(stack(samples), taps)
+    forward_pass = engine.forward(images_BCHW, taps)
     calibrated = {name: artifact.calibrate(forward_pass) for name, artifact in bound.items()}
     trials = {name: artifact.trial() for name, artifact in calibrated.items()}
     tried = replace(engine, artifacts={name: trial.artifact for name, trial in trials.items()})

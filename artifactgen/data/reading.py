@@ -168,8 +168,10 @@ def _item_problem(
         return f"its id is {_shown(item.record_id)}, and {_shown(record_id)} in the catalog"
     if isinstance(item, Failure):
         return _failure_problem(item, split)
-    return _label_problem(item.label, catalog) or _image_problem(
-        item.image_CHW, source.image_size, catalog
+    return (
+        _label_problem(item.label, catalog)
+        or _image_problem(item.image_CHW, source.image_size, catalog)
+        or _dtype_problem(item, catalog)
     )
 
 
@@ -226,6 +228,14 @@ def _image_problem(image: Any, size: tuple[int, int] | None, catalog: Catalog) -
             f"({catalog.channels}, {', '.join(map(str, size)) if size else 'H, W'})"
         )
     return None
+
+
+def _dtype_problem(sample: Sample, catalog: Catalog) -> str | None:
+    """All images of a run have the type of the first: it says how their pixels are scaled."""
+    dtype = str(sample.image_CHW.dtype)
+    if catalog.dtype in (None, dtype):
+        return None
+    return f"the image of {_shown(sample.record_id)} is {dtype}, and the first ones {catalog.dtype}"
 
 
 def _shown(value: Any) -> str:

@@ -236,6 +236,14 @@ def test_a_scan_that_a_server_does_not_answer_is_no_wrong_data(
         scan_source(Theirs(scan))
 
 
+def test_an_image_of_another_type_than_the_first_is_told() -> None:
+    wide = with_second(image_CHW=IMAGE.astype(np.uint16))
+    told = "row 5: the image of 'r5' is uint16, and the first ones uint8"
+    with pytest.raises(DataError, match=told):
+        read_range(Theirs(wide), catalog(dtype="uint8"), "test", 4, 7)
+    assert len(read_range(Theirs(wide), catalog(), "test", 4, 7)) == 3
+
+
 def test_images_of_several_types_are_not_stacked() -> None:
     float_image = IMAGE.astype(np.float32)
     with pytest.raises(DataError, match="r0 is uint8 and r1 is float32"):

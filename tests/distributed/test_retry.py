@@ -26,6 +26,8 @@ from helpers.workspace import (
 
 import artifactgen.worker
 import distributed.execute
+from artifactgen.store.layout import Layout
+from artifactgen.types import Receipt
 
 BROKEN = ("train_003", "train_004", "val_006")
 SHARDS_WITH_FAILURES = {"train-000001", "train-000002", "val-000003"}
@@ -216,6 +218,54 @@ def test_a_retry_that_is_interrupted_goes_on(
     assert outcome.exit_code == 0, outcome.text
     assert {path: path.stat().st_mtime_ns for path in entries(workspace.output)} == done
     assert failed(workspace.output) == []
+
+
+def test_an_interrupted_run_is_not_gone_on_with_from_other_bytes(
+    workspace: Workspace, options: tuple[str, ...], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = artifactgen.worker.commit
+
+    def some(layout: Layout, scope: str, receipt: Receipt, *, fingerprint: str) -> None:
+        if receipt.shard.name == "train-000009":
+            raise KeyboardInterrupt
+        commit(layout, scope, receipt, fingerprint=fingerprint)
+
+    monkeypatch.setattr(artifactgen.worker, "commit", some)
+    assert workspace.run(*options).exit_code == 130
+    monkeypatch.undo()
+    before = snapshot(workspace.output)
+    mend(data)
+    refused = workspace.run(*options, RETRY)
+    assert refused.exit_code == 2, refused.text
+    told = (
+        "data.content: the files hold other bytes for the same records, and 10 shards are still "
+        "to be done: they would be read from these bytes\n"
+    )
+    assert told in refused.text
+    assert snapshot(workspace.output) == before
+    splits = "splits=[train]"
+    assert told.replace("10 shards", "3 shards") in workspace.run(*options, RETRY, splits).text
+
+
+def test_files_may_be_mended_once_more_where_a_retry_was_interrupted(
+    workspace: Workspace, options: tuple[str, ...], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workspace.run(*options).exit_code == 1
+    with changing(data) as file:
+        file["train/images"][3] = 0.5
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifactgen.worker, "commit", interrupt)
+    assert workspace.run(*options, RETRY).exit_code == 130
+    monkeypatch.undo()
+    mend(data)
+    outcome = workspace.run(*options, RETRY)
+    assert outcome.exit_code == 0, outcome.text
+    fresh = workspace.root / "fresh"
+    assert workspace.run(*options, f"output_dir={fresh}").exit_code == 0
+    assert_exact(workspace.output, fresh)
 
 
 def test_without_failures_other_pixels_are_refused_as_ever(

@@ -14,7 +14,7 @@ import artifactgen.patience
 SOURCE = """\
 from __future__ import annotations
 import errno, os, sys, threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from artifactgen.data.hdf5 import Hdf5
 
@@ -27,7 +27,7 @@ class Odd(Hdf5):
     def scan(self):
         if self.where == "the scan":
             list(self.at_row_3(None))
-        return Hdf5.scan(self)
+        return replace(Hdf5.scan(self), dtype=None)
 
     def is_here(self):
         thread = threading.current_thread()
@@ -60,8 +60,8 @@ class Odd(Hdf5):
             if self.how == "stale" or mark.stat().st_size == 1:
                 raise OSError(errno.ESTALE, "Stale file handle", "/data/x.h5")
             yield item
-        elif self.how == "no memory":
-            raise MemoryError
+        elif self.how == "wide":
+            yield replace(item, image_CHW=item.image_CHW.astype("uint16"))
         return False
 
 class OddError(Exception):
@@ -101,6 +101,7 @@ WRONG = {
     "stop": r"Odd was to read row 3 of test: it gave 0 of 1",
     "skip": r"Odd was to read row 3 of test: it gave 0 of 1",
     "raise": r"Odd raised OddError while reading row 3 of test \(odd_source\.py, line \d+\): a",
+    "wide": r"Odd was to read row 3 of test: row 3: the image of 'test_003' is uint16, and the first",
 }
 
 
@@ -124,6 +125,15 @@ def test_on_ray_too(project: Workspace, how: str) -> None:
     assert outcome.exit_code == 1, outcome.text
     assert re.search(rf"Shard test-000001: {WRONG[how]}", outcome.text), outcome.text
     assert "Traceback" not in outcome.text
+
+
+@pytest.mark.parametrize("how", ["raise", "wide"])
+def test_a_source_that_does_wrong_where_the_first_look_reads_is_refused(
+    project: Workspace, how: str
+) -> None:
+    refused = project.run(*odd(project, how, where="the first look"))
+    assert refused.exit_code == 2, refused.text
+    assert re.search(WRONG[how], refused.text), refused.text
 
 
 def test_a_source_that_does_wrong_from_the_first_record_on_is_refused(project: Workspace) -> None:
@@ -179,9 +189,7 @@ def test_outside_of_shards_too_a_reading_error_is_tried_again(
     once = odd(project, "stale once", "page=[overview]", where=where)
     outcome = project.run(*once)
     assert outcome.exit_code == 0, outcome.text
-    told = (
-        r"The data set: OSError: \[Errno 116\] Stale file handle \(Odd, .*Trying again in 0\.01 s"
-    )
+    told = r"The data set: OSError: .* Stale file handle \(Odd, .*Trying again in 0\.01 s"
     assert len(re.findall(told, outcome.text)) == 1, outcome.text
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from artifactgen.confusion import Confusion
-from artifactgen.data.reading import read_range, stack
+from artifactgen.data.reading import read_record, stack
 from artifactgen.engine import Engine
 from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
@@ -122,11 +122,12 @@ def _evenly(job: Job, rows: Mapping[str, int], records: int) -> Iterator[Sample]
     In an order in which the first few of them are spread as well.
     """
     total = sum(rows.values())
-    places = [(2 * i + 1) * total // (2 * records) for i in range(min(records, total))]
+    records = min(records, total)
+    places = [(2 * i + 1) * total // (2 * records) for i in range(records)]
     for place in (place for first in range(_STRIDE) for place in places[first::_STRIDE]):
         for split, length in rows.items():
             if place < length:
-                (item,) = read_range(job.source, job.catalog, split, place, place + 1)
+                item = read_record(job.source, job.catalog, split, place)
                 if isinstance(item, Sample):
                     yield item
                 break

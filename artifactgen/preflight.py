@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import BoundArtifact, Excerpts, View
 from artifactgen.assembly import Assembly, bind_artifacts, make_engine, make_view, subject_of
-from artifactgen.data.reading import read_range, stack
+from artifactgen.data.reading import read_record, stack
 from artifactgen.engine import finite_rows
 from artifactgen.errors import ConfigError, DataError, RecordError
 from artifactgen.firstlook import FirstLook, look
@@ -105,9 +105,11 @@ def preflight(
             require_layer(subject.model, path, option=f"{name}.layer")
     on_cpu = replace(job, accelerator="cpu", precision="32-true", compiled=False)
     samples = _usable(_first_readable(job))
+    images_BCHW = stack(samples)
+    job = replace(job, catalog=replace(job.catalog, dtype=str(images_BCHW.dtype)))
     engine = make_engine(on_cpu, Assembly(subject, bound))
     taps = Taps.union(artifact.calibration_taps for artifact in bound.values())
-    forward_pass = engine.forward(stack(samples), taps)
+    forward_pass = engine.forward(images_BCHW, taps)
     calibrated = {name: artifact.calibrate(forward_pass) for name, artifact in bound.items()}
     trials = {name: artifact.trial() for name, artifact in calibrated.items()}
     tried = replace(engine, artifacts={name: trial.artifact for name, trial in trials.items()})
@@ -221,4 +223,4 @@ def _records(job: Job) -> Iterator[Sample | Failure]:
     """Records of all splits, one at a time."""
     for split, index in job.catalog.splits.items():
         for row in range(len(index)):
-            yield from read_range(job.source, job.catalog, split, row, row + 1)
+            yield read_record(job.source, job.catalog, split, row)

@@ -125,6 +125,8 @@ def _merge_records(
     """Single records get a file each; the files of their splits are left alone."""
     written: list[Path] = []
     for row in read_rows(layout, receipts):
+        if row.failure is not None:  # it may have been good when it was done before
+            layout.record_embedding(row.record_id).unlink(missing_ok=True)
         if row.embedding is None:
             continue
         target = EmbeddingsFile(layout.temp / "rows", records=1, shape=row.embedding.shape)

@@ -31,7 +31,7 @@ from artifactgen.errors import RecordError, RunError
 from artifactgen.job import Job
 from artifactgen.shard import GatheredShard, kept_arrays
 from artifactgen.store.atomic import sync_filesystem, write_bytes
-from artifactgen.store.ledger import commit
+from artifactgen.store.ledger import commit, remove_former_pictures
 from artifactgen.store.shardfile import Picture, RecordPictures, paths_of
 from artifactgen.types import Failure, Receipt, Sample, Shard, Task
 
@@ -96,11 +96,20 @@ class Worker:
         with clock("write"):
             self._gather(gathered, drawing)
         with clock("commit"):
+            self._remove_former(task, gathered)
             files = gathered.write(self._job, self._engine.artifacts, task)
             sync_filesystem(self._job.output_dir)
         receipt = gathered.receipt(task, device=self._device, files=files, seconds=clock.seconds)
         commit(self._job.layout, task.scope, receipt, fingerprint=self._job.fingerprint)
         return receipt
+
+    def _remove_former(self, task: Task, gathered: GatheredShard) -> None:
+        """Remove the pictures of records that were good when the shard was done before."""
+        drawn = {path for record in gathered.pictures for path, _ in paths_of(record)}
+        job = self._job
+        remove_former_pictures(
+            job.layout, task.scope, task.shard, but=drawn, fingerprint=job.fingerprint
+        )
 
     def _batches(self, shard: Shard) -> Iterator[Batch]:
         """Decoded batches in order; the next ones are under way while one is used."""

@@ -92,8 +92,8 @@ def resumed(
     """What is there already; nothing for a new run."""
     total = sum(len(scope.shards) for scope in scopes)
     if len(tasks) < total:
-        done = f"{total - len(tasks):,} of {counted(total, 'shard')}"
-        yield f"Resuming: {done} done, {len(tasks):,} left"
+        there = f"{total - len(tasks):,} of {counted(total, 'shard')}"
+        yield f"Resuming: {there} done, {len(tasks):,} left"
 
 
 def outcome(records: int, failures: int, seconds: Mapping[str, float]) -> str:

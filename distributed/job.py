@@ -70,6 +70,11 @@ def _run(config: DictConfig) -> None:
         _begin(Run(settings, inputs, _command(), composed, scopes, clock, import_from))
     except OSError as error:
         raise _explain_os_error(error) from error
+    except MemoryError as error:
+        raise RunError(
+            f"There is not enough memory on this machine. {error}".strip()
+            + "\nFree some, or take less of it: data.batch_size, data.num_workers, cluster.workers."
+        ) from error
 
 
 def _begin(run: Run) -> None:

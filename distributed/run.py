@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from artifactgen.store.layout import REPORTS, Layout
 from artifactgen.store.ledger import recorded
 from artifactgen.store.output import difference_to, refuse_other_settings
 from artifactgen.store.results import merged
+from artifactgen.types import Receipt
 from distributed.inputs import CONTENT, Inputs, plain
 from distributed.settings import Settings
 
@@ -46,19 +47,24 @@ class Run:
         return result is None or (self.settings.retry_failures and result["failures"] > 0)
 
     def is_mended(self) -> bool:
-        """Whether the same records hold other bytes now, which `retry_failures` is there for."""
-        return any(map(_is_of_content, difference_to(self.layout, self.inputs.deciding))) and (
-            self.settings.retry_failures and self._has_failures()
-        )
+        """Whether the same records hold other bytes now, which `retry_failures` is there for.
+
+        Not where shards were never done: they would be read from the new bytes, and one directory
+        would hold artifacts of both. A retry that was interrupted leaves none such.
+        """
+        if not any(map(_is_of_content, difference_to(self.layout, self.inputs.deciding))):
+            return False
+        return self.settings.retry_failures and not self._undone() and self._has_failures()
+
+    def _recorded(self, scope: Scope) -> Iterator[Receipt]:
+        return recorded(self.layout, scope.name, scope.shards, fingerprint=self.inputs.fingerprint)
+
+    def _undone(self) -> int:
+        """How many shards were never done."""
+        return sum(len(s.shards) - sum(1 for _ in self._recorded(s)) for s in self.scopes)
 
     def _has_failures(self) -> bool:
-        return any(
-            receipt.failures
-            for scope in self.scopes
-            for receipt in recorded(
-                self.layout, scope.name, scope.shards, fingerprint=self.inputs.fingerprint
-            )
-        )
+        return any(receipt.failures for s in self.scopes for receipt in self._recorded(s))
 
     def changes(self) -> list[str]:
         """How the settings differ from those that made what is there, where it may be replaced.
@@ -81,10 +87,13 @@ class Run:
         return changes
 
     def _other_content(self) -> str:
-        advice = "retry_failures=true does those again that failed"
-        return f"{CONTENT}: the files hold other bytes for the same records" + (
-            f" ({advice})" if self._has_failures() else ""
-        )
+        advice = ""
+        if undone := self._undone():
+            left = "1 shard is" if undone == 1 else f"{undone} shards are"
+            advice = f", and {left} still to be done: they would be read from these bytes"
+        elif self._has_failures():
+            advice = " (retry_failures=true does those again that failed)"
+        return f"{CONTENT}: the files hold other bytes for the same records{advice}"
 
     def page_options(self) -> dict[str, Any]:
         """What the pages are drawn with, in plain types."""

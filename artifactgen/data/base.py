@@ -64,6 +64,9 @@ class Catalog:
     set with other pixels: no run goes on with it, save to do failed records again."""
     frame_names: tuple[str, ...] = ()
     """Names of the channels where each is a picture of its own, like the frames of a cine."""
+    dtype: str | None = None
+    """Type of every image, by which its pixels are scaled; None where a scan does not tell, and
+    the first records do."""
     highest_label: tuple[str, int] | None = None
     """Id and label of the record with the highest, where `classes` are no names that were given
     but numbers up to it; None where they were given, or where there is no label."""

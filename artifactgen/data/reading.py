@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from numbers import Integral
 from typing import Any
@@ -26,6 +27,7 @@ from artifactgen.errors import (
     forbid_exit,
     where_raised,
 )
+from artifactgen.patience import patiently
 from artifactgen.types import UNKNOWN_LABEL, Failure, Sample
 
 _DTYPES = (np.uint8, np.uint16, np.float32)
@@ -33,12 +35,16 @@ _SHOWN = 60
 
 
 def scan_source(source: Source) -> Catalog:
-    """Scan a data set.
+    """Scan a data set; what may pass, such as a file server that does not answer, is tried again.
 
     Raises:
         DataError: it is not as configured, or the source is at fault.
-        OSError: of a kind that may pass, such as a file server that does not answer.
+        RunError: it failed as often as it is tried.
     """
+    return patiently(partial(_scan, source), what="The data set")
+
+
+def _scan(source: Source) -> Catalog:
     name = type(source).__name__
     with _explained(source, "scanning the data set"):
         try:
@@ -80,6 +86,18 @@ def read_range(
             "A source gives one Sample or Failure for each row, in order; see docs/extending.md."
         )
     return [_plain(item) for item in items]
+
+
+def read_record(source: Source, catalog: Catalog, split: str, row: int) -> Sample | Failure:
+    """A single record, outside of the shards; what may pass is tried again.
+
+    Raises:
+        DataError: see `read_range`.
+        RunError: it failed as often as it is tried.
+    """
+    read = partial(read_range, source, catalog, split, row, row + 1)
+    (item,) = patiently(read, what="The data set")
+    return item
 
 
 def stack(samples: Sequence[Sample]) -> NDArray[Any]:
@@ -150,8 +168,10 @@ def _item_problem(
         return f"its id is {_shown(item.record_id)}, and {_shown(record_id)} in the catalog"
     if isinstance(item, Failure):
         return _failure_problem(item, split)
-    return _label_problem(item.label, catalog) or _image_problem(
-        item.image_CHW, source.image_size, catalog
+    return (
+        _label_problem(item.label, catalog)
+        or _image_problem(item.image_CHW, source.image_size, catalog)
+        or _dtype_problem(item, catalog)
     )
 
 
@@ -208,6 +228,14 @@ def _image_problem(image: Any, size: tuple[int, int] | None, catalog: Catalog) -
             f"({catalog.channels}, {', '.join(map(str, size)) if size else 'H, W'})"
         )
     return None
+
+
+def _dtype_problem(sample: Sample, catalog: Catalog) -> str | None:
+    """All images of a run have the type of the first: it says how their pixels are scaled."""
+    dtype = str(sample.image_CHW.dtype)
+    if catalog.dtype in (None, dtype):
+        return None
+    return f"the image of {_shown(sample.record_id)} is {dtype}, and the first ones {catalog.dtype}"
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import Excerpt
-from artifactgen.data.reading import read_range
+from artifactgen.data.reading import read_record
 from artifactgen.job import Job
 from artifactgen.pages.base import MergedRun
 from artifactgen.rendering.image import display_images
@@ -105,8 +105,7 @@ def _card(job: Job, split: str, record: Listed, excerpts: Sequence[Excerpt]) -> 
 
 
 def _image(job: Job, split: str, record: Listed) -> Panel:
-    row = record.position
-    (item,) = read_range(job.source, job.catalog, split, row, row + 1)
+    item = read_record(job.source, job.catalog, split, record.position)
     if isinstance(item, Sample):
         white = job.normalization.max_value
         return display_images(item.image_CHW, job.catalog.frame_names, max_value=white)[0]

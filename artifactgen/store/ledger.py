@@ -6,7 +6,7 @@ if its entry is there, was made with the same settings, and the files still are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -71,11 +71,36 @@ def _is_whole(root: Path, receipt: Receipt) -> bool:
     """Whether a shard's files and pictures are what was committed; its own file lists these."""
     if not all(is_intact(root, file) for file in receipt.files):
         return False
-    return all(
-        _is_picture(root / path, picture)
-        for record in read_pictures(root / receipt.shard_file.path)
-        for path, picture in paths_of(record)
-    )
+    return all(_is_picture(root / path, picture) for path, picture in _pictures(root, receipt))
+
+
+def remove_former_pictures(
+    layout: Layout, scope: str, shard: Shard, *, but: Container[str], fingerprint: str
+) -> None:
+    """Remove what was committed of a shard that is done again, and is drawn no more.
+
+    Call before the shard's file is written anew: killed at any point, the former file still lists
+    what is left over, and the shard, whose pictures are gone, is done again.
+
+    Args:
+        layout: of the output directory.
+        scope: that the shard is done for.
+        shard: which one.
+        but: paths of the pictures that are drawn now, relative to the output directory.
+        fingerprint: of the settings.
+    """
+    former = _read_entry(layout, scope, shard, fingerprint)
+    if former is None or not is_intact(layout.root, former.shard_file):
+        return  # what is not known to be ours is not removed
+    for path, _ in _pictures(layout.root, former):
+        if path not in but:
+            (layout.root / path).unlink(missing_ok=True)
+
+
+def _pictures(root: Path, receipt: Receipt) -> Iterator[tuple[str, Picture]]:
+    """The pictures of a committed shard, by their paths."""
+    for record in read_pictures(root / receipt.shard_file.path):
+        yield from paths_of(record)
 
 
 def _is_picture(path: Path, picture: Picture) -> bool:

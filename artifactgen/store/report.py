@@ -31,9 +31,7 @@ _PACKAGES = (
     "hydra-core",
     "opencv-python-headless",
 )
-_RETRY = (
-    "Once what ails them is mended, the same command with `retry_failures=true` does them again."
-)
+_RETRY = "Once they are mended, the same command with `retry_failures=true` does them again."
 _TOTALS = "records", "failures", "pictures", "picture_bytes", "halved_batches"
 
 

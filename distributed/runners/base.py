@@ -7,15 +7,13 @@ folder and a YAML; see `docs/extending.md`.
 
 from __future__ import annotations
 
-import errno
-import logging
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from artifactgen.errors import ConfigError, RunError, UsageError, forbid_exit
+from artifactgen.errors import ConfigError, RunError, UsageError, forbid_exit, where_raised
+from artifactgen.patience import patiently
 from artifactgen.types import Accelerator, Receipt, Task
 from distributed.cores import threads_for
 
@@ -23,13 +21,6 @@ if TYPE_CHECKING:
     from artifactgen.assembly import Assembly
     from artifactgen.device import Devices
     from artifactgen.job import Job
-    from artifactgen.worker import Worker
-
-log = logging.getLogger(__name__)
-
-_PAUSES_S = (3.0, 12.0)
-"""Before each further try."""
-_FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,27 +104,29 @@ class Runner(ABC):
         return self.threads_per_worker or threads_for(workers)
 
 
-def do_task(worker: Worker, task: Task) -> Receipt:
+def do_task(worker: Callable[[Task], Receipt], task: Task) -> Receipt:
     """Do a shard; what may pass, such as a file server that does not answer, is tried again.
+
+    Args:
+        worker: a `Worker`, or what makes one first.
+        task: the shard.
 
     Raises:
         OSError: of a kind that no repetition mends, such as a full disk.
         RunError: it failed as often as it is tried, the data set or its source is at fault, or
-            somebody's code would have ended the program; the message names the shard.
+            somebody's code is, or would have ended the program; the message names the shard.
     """
     name = task.shard.name
-    for pause_s in (*_PAUSES_S, None):
-        try:
-            with forbid_exit("Code of the configuration", f"shard {name} was done", RunError):
-                return worker(task)
-        except UsageError as error:
-            raise RunError(f"Shard {name}: {error}") from error
-        except (MemoryError, OSError, RuntimeError) as error:
-            if isinstance(error, OSError) and error.errno in _FINAL:
-                raise
-            reason = f"Shard {name}: {type(error).__name__}: {error}"
-            if pause_s is None:
-                raise RunError(f"{reason}\nIt was tried {len(_PAUSES_S) + 1} times.") from error
-            log.warning("%s. Trying again in %g s.", reason, pause_s)
-            time.sleep(pause_s)
-    raise AssertionError
+
+    def do() -> Receipt:
+        with forbid_exit("Code of the configuration", f"shard {name} was done", RunError):
+            return worker(task)
+
+    try:
+        return patiently(do, what=f"Shard {name}")
+    except UsageError as error:
+        raise RunError(f"Shard {name}: {error}") from error
+    except RuntimeError as error:
+        raise RunError(
+            f"Shard {name}: {type(error).__name__}: {error} ({where_raised(error)})"
+        ) from error

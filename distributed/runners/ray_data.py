@@ -53,11 +53,15 @@ class WorkerActor:
         task: Task = pickle.loads(row["task"])
         try:
             with self._begun(task.shard):
-                self._worker = self._worker or Worker(self._job)
-                answer = do_task(self._worker, task)
+                answer = do_task(self._do, task)
         except (ArtifactGenError, OSError) as error:
             answer = error
         return {"answer": pickle.dumps(answer)}
+
+    def _do(self, task: Task) -> Receipt:
+        """The first shard also loads the model, in which the same may fail as in reading."""
+        self._worker = self._worker or Worker(self._job)
+        return self._worker(task)
 
 
 def run_on_ray(

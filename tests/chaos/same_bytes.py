@@ -82,10 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, compare, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=50, help="in all, every second one on Ray")
-    parser.add_argument("--folder", type=Path, help="for data and what differs; default: temporary")
+    parser.add_argument("--folder", type=Path, help="of what differs; default: temporary")
     options = parser.parse_args(arguments)
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="same-bytes-"))
-    folder.mkdir(parents=True, exist_ok=True)
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="same-bytes-", dir=options.folder))
     tallies = compare_runs(folder, options.runs)
     sys.stdout.write(f"{table(tallies)}\n")
     differing = [name for tally in tallies.values() for name in tally.differing]

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import artifactgen.patience
 from artifactgen.data.base import Catalog, SplitIndex
 from artifactgen.data.reading import read_range, scan_source, stack
-from artifactgen.errors import DataError, RecordError
+from artifactgen.errors import DataError, RecordError, RunError
 from artifactgen.types import Failure, Sample
 
 IDS = tuple(f"r{row}" for row in range(10))
@@ -224,12 +225,23 @@ def test_a_scan_that_fails_is_told(scan: Answer, reason: str) -> None:
         scan_source(Theirs(scan))
 
 
-def test_a_scan_that_a_server_does_not_answer_is_no_wrong_data() -> None:
+def test_a_scan_that_a_server_does_not_answer_is_no_wrong_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def scan(_: list[Any]) -> Any:
         raise OSError(errno.ESTALE, "Stale file handle", "/data/x")
 
-    with pytest.raises(OSError, match="Stale"):
+    monkeypatch.setattr(artifactgen.patience, "PAUSES_S", (0.01, 0.02))
+    with pytest.raises(RunError, match=r"The data set: .*Stale .*\nIt was tried 3 times"):
         scan_source(Theirs(scan))
+
+
+def test_an_image_of_another_type_than_the_first_is_told() -> None:
+    wide = with_second(image_CHW=IMAGE.astype(np.uint16))
+    told = "row 5: the image of 'r5' is uint16, and the first ones uint8"
+    with pytest.raises(DataError, match=told):
+        read_range(Theirs(wide), catalog(dtype="uint8"), "test", 4, 7)
+    assert len(read_range(Theirs(wide), catalog(), "test", 4, 7)) == 3
 
 
 def test_images_of_several_types_are_not_stacked() -> None:

@@ -201,6 +201,7 @@ def test_samples_are_what_the_catalog_says(source: Source) -> None:
             assert isinstance(record, Sample), record
             assert record.image_CHW.shape == (catalog.channels, 12, 10)
             assert record.image_CHW.dtype in (np.uint8, np.uint16, np.float32)
+            assert catalog.dtype in (None, str(record.image_CHW.dtype))
             assert record.image_CHW.flags.c_contiguous
             assert -1 <= record.label < max(len(catalog.classes), 1)
 

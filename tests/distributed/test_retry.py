@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers.workspace import (
     CKPT,
+    CLASSES,
     EXPERIMENT,
     IMAGE_SIZE,
     Workspace,
@@ -23,7 +24,10 @@ from helpers.workspace import (
     write_images,
 )
 
+import artifactgen.worker
 import distributed.execute
+from artifactgen.store.layout import Layout
+from artifactgen.types import Receipt
 
 BROKEN = ("train_003", "train_004", "val_006")
 SHARDS_WITH_FAILURES = {"train-000001", "train-000002", "val-000003"}
@@ -95,7 +99,7 @@ def test_mended_records_are_done_in_the_same_directory(
     outcome = workspace.run(*options, RETRY)
     assert outcome.exit_code == 0, outcome.text
     assert "retry_failures: 3 records failed, in 3 shards" in outcome.text
-    assert "Resuming: 16 of 19 shards are done, 3 are left" in outcome.text
+    assert "Resuming: 16 of 19 shards done, 3 left" in outcome.text
     assert "hold other bytes than before. Only shards with failures are read" in outcome.text
     assert failed(workspace.output) == []
     assert good_files(workspace.output) == before
@@ -109,6 +113,75 @@ def test_mended_records_are_done_in_the_same_directory(
     assert "Complete: nothing to do" in workspace.run(*options).text
 
 
+def broken_in_place_of(mended: str, file: h5py.File, broken: str) -> None:
+    """Mend a record, and break another one of the same batch."""
+    split = mended.partition("_")[0]
+    images, rows = file[f"{split}/images"], [int(name[-3:]) for name in (mended, broken)]
+    images[rows[0]] = np.linspace(0, 1, IMAGE_SIZE)[:, None]
+    images[rows[1], 0, 0, 0] = np.nan
+
+
+def pictures_of(output: Path, record: str) -> list[str]:
+    found = [path for path in output.rglob("*.png") if record in str(path.relative_to(output))]
+    return sorted(str(path.relative_to(output)) for path in found)
+
+
+def test_a_record_that_is_broken_now_keeps_no_picture_of_former_bytes(
+    workspace: Workspace, options: tuple[str, ...], data: Path
+) -> None:
+    accepted = (*options, "max_failures=0.1")
+    assert workspace.run(*accepted).exit_code == 0
+    assert len(pictures_of(workspace.output, "train_002")) == len(CLASSES) + 1
+    with changing(data) as file:
+        broken_in_place_of("train_003", file, "train_002")
+    outcome = workspace.run(*accepted, RETRY)
+    assert outcome.exit_code == 0, outcome.text
+    assert failed(workspace.output) == ["train_002", "train_004", "val_006"]
+    assert pictures_of(workspace.output, "train_002") == []
+    fresh = workspace.root / "fresh"
+    assert workspace.run(*accepted, f"output_dir={fresh}").exit_code == 0
+    assert_exact(workspace.output, fresh)
+
+
+@pytest.mark.parametrize("step", ["remove_former_pictures", "sync_filesystem", "commit"])
+def test_nor_where_the_run_is_killed_between_removal_and_commit(
+    workspace: Workspace,
+    options: tuple[str, ...],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    accepted = (*options, "max_failures=0.1", RETRY)
+    assert workspace.run(*accepted).exit_code == 0
+    with changing(data) as file:
+        broken_in_place_of("train_003", file, "train_002")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifactgen.worker, step, interrupt)
+    assert workspace.run(*accepted).exit_code == 130
+    monkeypatch.undo()
+    assert workspace.run(*accepted).exit_code == 0
+    assert pictures_of(workspace.output, "train_002") == []
+    fresh = workspace.root / "fresh"
+    assert workspace.run(*accepted, f"output_dir={fresh}").exit_code == 0
+    assert_exact(workspace.output, fresh)
+
+
+def test_nor_an_embedding_of_its_own(
+    workspace: Workspace, options: tuple[str, ...], data: Path
+) -> None:
+    alone = (*options, "record_id=[train_002,train_003]", "max_failures=1")
+    assert workspace.run(*alone).exit_code == 0
+    with changing(data) as file:
+        broken_in_place_of("train_003", file, "train_002")
+    assert workspace.run(*alone, RETRY).exit_code == 0
+    embeddings = [path.name for path in (workspace.output / "embeddings").iterdir()]
+    assert embeddings == ["train_003_embedding.pt"]
+    assert pictures_of(workspace.output, "train_002") == []
+
+
 def test_records_that_fail_again_change_nothing(
     workspace: Workspace, options: tuple[str, ...]
 ) -> None:
@@ -118,7 +191,7 @@ def test_records_that_fail_again_change_nothing(
     before, expected = good_files(workspace.output), artifacts(workspace.output)
     outcome = workspace.run(*accepted, RETRY)
     assert outcome.exit_code == 0, outcome.text
-    assert "Resuming: 16 of 19 shards are done, 3 are left" in outcome.text
+    assert "Resuming: 16 of 19 shards done, 3 left" in outcome.text
     assert "other bytes" not in outcome.text
     assert failed(workspace.output) == list(BROKEN)
     assert good_files(workspace.output) == before
@@ -145,6 +218,54 @@ def test_a_retry_that_is_interrupted_goes_on(
     assert outcome.exit_code == 0, outcome.text
     assert {path: path.stat().st_mtime_ns for path in entries(workspace.output)} == done
     assert failed(workspace.output) == []
+
+
+def test_an_interrupted_run_is_not_gone_on_with_from_other_bytes(
+    workspace: Workspace, options: tuple[str, ...], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = artifactgen.worker.commit
+
+    def some(layout: Layout, scope: str, receipt: Receipt, *, fingerprint: str) -> None:
+        if receipt.shard.name == "train-000009":
+            raise KeyboardInterrupt
+        commit(layout, scope, receipt, fingerprint=fingerprint)
+
+    monkeypatch.setattr(artifactgen.worker, "commit", some)
+    assert workspace.run(*options).exit_code == 130
+    monkeypatch.undo()
+    before = snapshot(workspace.output)
+    mend(data)
+    refused = workspace.run(*options, RETRY)
+    assert refused.exit_code == 2, refused.text
+    told = (
+        "data.content: the files hold other bytes for the same records, and 10 shards are still "
+        "to be done: they would be read from these bytes\n"
+    )
+    assert told in refused.text
+    assert snapshot(workspace.output) == before
+    splits = "splits=[train]"
+    assert told.replace("10 shards", "3 shards") in workspace.run(*options, RETRY, splits).text
+
+
+def test_files_may_be_mended_once_more_where_a_retry_was_interrupted(
+    workspace: Workspace, options: tuple[str, ...], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workspace.run(*options).exit_code == 1
+    with changing(data) as file:
+        file["train/images"][3] = 0.5
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifactgen.worker, "commit", interrupt)
+    assert workspace.run(*options, RETRY).exit_code == 130
+    monkeypatch.undo()
+    mend(data)
+    outcome = workspace.run(*options, RETRY)
+    assert outcome.exit_code == 0, outcome.text
+    fresh = workspace.root / "fresh"
+    assert workspace.run(*options, f"output_dir={fresh}").exit_code == 0
+    assert_exact(workspace.output, fresh)
 
 
 def test_without_failures_other_pixels_are_refused_as_ever(

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from helpers.workspace import CKPT, EXPERIMENT, Workspace, assert_exact, entries
 
-import distributed.runners.base
+import artifactgen.patience
 
 SOURCE = """\
 from __future__ import annotations
-import errno, os, sys
-from dataclasses import dataclass
+import errno, os, sys, threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 from artifactgen.data.hdf5 import Hdf5
 
@@ -22,10 +22,22 @@ from artifactgen.data.hdf5 import Hdf5
 class Odd(Hdf5):
     how: str = ""
     marks: str = ""
+    where: str = "shards"
+
+    def scan(self):
+        if self.where == "the scan":
+            list(self.at_row_3(None))
+        return replace(Hdf5.scan(self), dtype=None)
+
+    def is_here(self):
+        thread = threading.current_thread()
+        if thread is threading.main_thread():
+            return self.where == "the first look"
+        return self.where == ("shards" if thread.name.startswith("reader") else "a sheet")
 
     def read(self, catalog, split, start, stop):
         for item in Hdf5.read(self, catalog, split, start, stop):
-            if split == "test" and item.row == 3:
+            if split == "test" and item.row == 3 and self.is_here():
                 done = yield from self.at_row_3(item)
                 if done:
                     return
@@ -48,11 +60,24 @@ class Odd(Hdf5):
             if self.how == "stale" or mark.stat().st_size == 1:
                 raise OSError(errno.ESTALE, "Stale file handle", "/data/x.h5")
             yield item
+        elif self.how == "wide":
+            yield replace(item, image_CHW=item.image_CHW.astype("uint16"))
         return False
 
 class OddError(Exception):
     def __init__(self, one, two):
         super().__init__(one)
+"""
+
+STALE_CHECKPOINT = """
+import artifactgen.worker
+def assemble(job, before=artifactgen.worker.assemble):
+    mark = Path(job.source.marks, "tried")
+    if not mark.exists():
+        mark.write_text("x")
+        raise OSError(errno.ESTALE, "Stale file handle", "/data/model.ckpt")
+    return before(job)
+artifactgen.worker.assemble = assemble
 """
 
 
@@ -65,9 +90,9 @@ def project(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return workspace
 
 
-def odd(project: Workspace, how: str, *options: str) -> list[str]:
+def odd(project: Workspace, how: str, *options: str, where: str = "shards") -> list[str]:
     target = "data._target_=odd_source.Odd"
-    own = [f"+data.how={how}", f"+data.marks={project.root}"]
+    own = [f"+data.how={how}", f"+data.marks={project.root}", f"+data.where={where}"]
     return [EXPERIMENT, CKPT, target, *own, "splits=[val,test]", "page=[]", *options]
 
 
@@ -76,6 +101,7 @@ WRONG = {
     "stop": r"Odd was to read row 3 of test: it gave 0 of 1",
     "skip": r"Odd was to read row 3 of test: it gave 0 of 1",
     "raise": r"Odd raised OddError while reading row 3 of test \(odd_source\.py, line \d+\): a",
+    "wide": r"Odd was to read row 3 of test: row 3: the image of 'test_003' is uint16",
 }
 
 
@@ -101,9 +127,19 @@ def test_on_ray_too(project: Workspace, how: str) -> None:
     assert "Traceback" not in outcome.text
 
 
+@pytest.mark.parametrize("how", ["raise", "wide"])
+def test_a_source_that_does_wrong_where_the_first_look_reads_is_refused(
+    project: Workspace, how: str
+) -> None:
+    refused = project.run(*odd(project, how, where="the first look"))
+    assert refused.exit_code == 2, refused.text
+    assert re.search(WRONG[how], refused.text), refused.text
+
+
 def test_a_source_that_does_wrong_from_the_first_record_on_is_refused(project: Workspace) -> None:
     (project.root / "odd_source.py").write_text(SOURCE.replace("item.row == 3", "item.row < 9"))
-    refused = project.start(*odd(project, "exit", "splits=[test]")).finish()
+    options = odd(project, "exit", "splits=[test]", where="the first look")
+    refused = project.start(*options).finish()
     assert refused.exit_code == 2, refused.text
     assert "Odd called sys.exit(0) while reading row 0 of test" in refused.text
     assert not project.output.exists()
@@ -112,7 +148,7 @@ def test_a_source_that_does_wrong_from_the_first_record_on_is_refused(project: W
 def test_a_reading_error_that_passes_is_tried_again(
     project: Workspace, finished: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed.runners.base, "_PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(artifactgen.patience, "PAUSES_S", (0.01, 0.02))
     outcome = project.run(*odd(project, "stale once", "splits=[train,val,test]", "page=[overview]"))
     assert outcome.exit_code == 0, outcome.text
     told = r"Shard test-000001: OSError: \[Errno 116\] Stale file handle .*Trying again in 0\.01 s"
@@ -123,7 +159,7 @@ def test_a_reading_error_that_passes_is_tried_again(
 def test_a_reading_error_that_stays_fails_the_shard_and_no_record(
     project: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed.runners.base, "_PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(artifactgen.patience, "PAUSES_S", (0.01, 0.02))
     outcome = project.run(*odd(project, "stale"))
     assert outcome.exit_code == 1, outcome.text
     told = "Shard test-000001: OSError: [Errno 116] Stale file handle (Odd, reading row 3 of test)"
@@ -142,8 +178,78 @@ def test_a_reading_error_that_stays_fails_the_shard_and_no_record(
     assert "0 failed" in healed.text
 
 
+OUTSIDE = ["the scan", "the first look", "a sheet"]
+
+
+@pytest.mark.parametrize("where", OUTSIDE)
+def test_outside_of_shards_too_a_reading_error_is_tried_again(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(artifactgen.patience, "PAUSES_S", (0.01, 0.02))
+    once = odd(project, "stale once", "page=[overview]", where=where)
+    outcome = project.run(*once)
+    assert outcome.exit_code == 0, outcome.text
+    told = r"The data set: OSError: .* Stale file handle \(Odd, .*Trying again in 0\.01 s"
+    assert len(re.findall(told, outcome.text)) == 1, outcome.text
+
+
+@pytest.mark.parametrize("where", OUTSIDE)
+def test_outside_of_shards_too_a_reading_error_that_stays_can_be_resumed(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(artifactgen.patience, "PAUSES_S", (0.01, 0.02))
+    outcome = project.run(*odd(project, "stale", "page=[overview]", where=where))
+    assert outcome.exit_code == 1, outcome.text
+    assert re.search(r"The data set: OSError: \[Errno 116\] Stale file handle \(Odd", outcome.text)
+    assert "It was tried 3 times." in outcome.text
+    assert "Resume with" in outcome.text
+    assert "Traceback" not in outcome.text
+    assert (project.root / "tried").read_text() == "xxx"
+
+
+def test_memory_that_is_short_where_no_record_is_read_has_words(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def merge(*_: Any) -> None:
+        bytearray(2**62)
+
+    monkeypatch.setattr("distributed.execute.merge", merge)
+    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+    assert outcome.exit_code == 1, outcome.text
+    assert "There is not enough memory on this machine.\nFree some, or" in outcome.text
+    assert "Resume with" in outcome.text
+
+
+def test_a_mistake_in_code_is_told_at_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("size of tensor a must match the size of tensor b")
+
+    monkeypatch.setattr("artifactgen.worker.make_view", draw)
+    outcome = workspace.run(EXPERIMENT, CKPT, "splits=[val]")
+    assert outcome.exit_code == 1, outcome.text
+    told = r"Shard val-000000: RuntimeError: size of tensor .* \(test_sources\.py, line \d+\)"
+    assert re.search(told, outcome.text), outcome.text
+    assert "Trying again" not in outcome.text
+    assert "Resume with" in outcome.text
+
+
+@pytest.mark.ray
+def test_a_model_that_cannot_be_loaded_for_a_while_is_tried_again_on_ray(
+    project: Workspace,
+) -> None:
+    """The checkpoint is read by each worker, as its first shard begins."""
+    (project.root / "odd_source.py").write_text(SOURCE + STALE_CHECKPOINT)
+    outcome = project.start(
+        *odd(project, "", "splits=[val]", "cluster=ray", "cluster.workers=1")
+    ).finish()
+    assert outcome.exit_code == 0, outcome.text
+    assert (project.root / "tried").read_text() == "x"
+
+
 def test_pauses_grow_to_many_seconds() -> None:
-    pauses = distributed.runners.base._PAUSES_S
+    pauses = artifactgen.patience.PAUSES_S
     assert len(pauses) == 2
     assert 1 <= pauses[0] < pauses[1] <= 60
 

@@ -103,6 +103,7 @@ def scan_files(
         splits={split: Hdf5Index.of(parts[split]) for split in sorted(parts)},
         classes=names,
         channels=tables[0].channels,
+        dtype=str(tables[0].dtype),
         identity=hashlib.sha256(facts.encode()).hexdigest(),
         content=hashlib.sha256(b"".join(map(content_digest, paths))).hexdigest(),
         highest_label=None if given else highest,

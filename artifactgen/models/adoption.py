@@ -8,14 +8,14 @@ trace in weights, the contradiction is said.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from artifactgen.errors import CheckpointError, ConfigError
 from artifactgen.models.base import Family
 from artifactgen.models.building import built
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.claims import Claim, shown
-from artifactgen.models.matching import Match, match_checkpoint, shapes
+from artifactgen.models.matching import Match, match_checkpoint, misfits, shapes
 from artifactgen.models.stated import Stated
 
 
@@ -37,8 +37,7 @@ def adopt(
     open_ = unset(family, claims)
     foreign = _of_another(family, claims, open_)
     match, taken = _closest(
-        [claim for claim in open_ if claim not in foreign],
-        _Matching(family, checkpoint, stated.num_classes),
+        family, checkpoint, [claim for claim in open_ if claim not in foreign], stated.num_classes
     )
     audit = replace(match.audit, taken=tuple(map(str, taken)), aside=stated.aside)
     if not audit.fits:
@@ -54,50 +53,49 @@ def adopt(
     return replace(match, audit=replace(audit, refuted=told)), (*behind, *warnings)
 
 
-@dataclass(slots=True)
-class _Matching:
-    """Matches of a family with some of the claims."""
-
-    family: Family
-    checkpoint: Checkpoint
-    classes: int | None
-    error: ConfigError | CheckpointError | None = None
-    """The first, of a model that could not be built."""
-
-    def __call__(self, claims: Sequence[Claim]) -> Match | None:
-        """The match with these claims; None if the model cannot be built with them."""
-        family = filled(self.family, claims)
-        try:
-            return match_checkpoint(family, self.checkpoint, classes=self.classes)
-        except (ConfigError, CheckpointError) as error:
-            self.error = self.error or error
-            return None
+def _closest(
+    family: Family, checkpoint: Checkpoint, claims: list[Claim], classes: int | None
+) -> tuple[Match, list[Claim]]:
+    """The match with all of the claims, or else with those that the weights do not refute."""
+    try:
+        match = match_checkpoint(filled(family, claims), checkpoint, classes=classes)
+    except (ConfigError, CheckpointError):
+        if not claims:
+            raise
+    else:
+        if match.audit.fits or not claims:
+            return match, claims
+    taken = _agreeing(family, checkpoint, claims)
+    return match_checkpoint(filled(family, taken), checkpoint, classes=classes), taken
 
 
-def _closest(claims: list[Claim], matching: _Matching) -> tuple[Match, list[Claim]]:
-    """The match with all of the claims, or with those that each bring the weights no further off.
+def _agreeing(family: Family, checkpoint: Checkpoint, claims: list[Claim]) -> list[Claim]:
+    """From the architecture that is named, claim by claim, what brings the weights no further off.
 
-    From the architecture that is named, claim by claim; those that did not do before others were
-    taken get a second chance, if the weights do not fit by then.
+    A claim with which the model cannot be built gets a second chance behind the others: a width may
+    need another number of heads.
     """
-    best = matching(claims)
-    if best is not None and (best.audit.fits or not claims):
-        return best, claims
     taken = [claim for claim in claims if claim.option == "backbone"]
+    least = _misfits(family, checkpoint, taken)
     left = [claim for claim in claims if claim not in taken]
-    best = matching(taken) if left else best
     for _ in range(2):
-        for claim in tuple(left):
-            found = matching([*taken, claim])
-            if found is not None and (best is None or found.audit.misfits <= best.audit.misfits):
-                best, taken = found, [*taken, claim]
-                left.remove(claim)
-        if best is not None and best.audit.fits:
-            break
-    if best is None:
-        assert matching.error is not None
-        raise matching.error
-    return best, taken
+        unbuilt = []
+        for claim in left:
+            found = _misfits(family, checkpoint, [*taken, claim])
+            if found is None:
+                unbuilt.append(claim)
+            elif least is None or found <= least:
+                least, taken = found, [*taken, claim]
+        left = unbuilt
+    return taken
+
+
+def _misfits(family: Family, checkpoint: Checkpoint, claims: list[Claim]) -> tuple[int, int] | None:
+    """How far off the weights are with these claims; None if the model cannot be built."""
+    try:
+        return misfits(filled(family, claims), checkpoint)
+    except ConfigError:
+        return None
 
 
 def _of_another(family: Family, claims: Sequence[Claim], open_: list[Claim]) -> list[Claim]:

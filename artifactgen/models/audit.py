@@ -65,11 +65,6 @@ class LoadAudit:
         return self.matched / max(self.total, 1)
 
     @property
-    def misfits(self) -> int:
-        """Tensors that are missing, of another shape, or more than the encoder has."""
-        return len(self.missing) + len(self.mismatched) + len(self.surplus)
-
-    @property
     def fits(self) -> bool:
         """Whether the checkpoint fills the whole encoder and holds no more of it."""
         return self.matched == self.total > 0 and not self.surplus

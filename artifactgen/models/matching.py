@@ -43,9 +43,7 @@ def match_checkpoint(family: Family, checkpoint: Checkpoint, *, classes: int | N
     Raises:
         ConfigError: the model cannot be built.
     """
-    family = replace(family, image_size=family.input_size())
-    draft = built(family)
-    weights = rename(checkpoint.state_dict, shapes(draft.module))
+    draft, weights = _draft(family, checkpoint)
     weights, module, found = _with_outside_head(draft, weights, checkpoint, classes)
     decided = draft.family.decide(draft, weights)
     if isinstance(found, Head):
@@ -53,18 +51,43 @@ def match_checkpoint(family: Family, checkpoint: Checkpoint, *, classes: int | N
     network = draft if decided == draft.family else built(decided)
     if module is not None:
         network.module.set_submodule(network.classifiers[0], module)
-    audit = audit_load(
+    audit = _audit(family, network, weights, checkpoint)
+    outputs = head_classes(draft, weights)
+    if family.num_classes == 0 and outputs:
+        audit = replace(audit, head="unused")
+    match = Match(network, weights, _with_head_told(audit, found, network), outputs)
+    return replace(match, behind=_behind(match, checkpoint))
+
+
+def misfits(family: Family, checkpoint: Checkpoint) -> tuple[int, int]:
+    """How far a checkpoint is off an encoder, as its options have it: by names, then by shapes.
+
+    Names go first: they tell depth and parts, whatever the width.
+
+    Raises:
+        ConfigError: the model cannot be built.
+    """
+    draft, weights = _draft(family, checkpoint)
+    audit = _audit(family, draft, weights, checkpoint)
+    return len(audit.missing) + len(audit.surplus), len(audit.mismatched)
+
+
+def _draft(family: Family, checkpoint: Checkpoint) -> tuple[Network, NamedWeights]:
+    """The model with what is left to the checkpoint undecided, and the weights under its names."""
+    draft = built(replace(family, image_size=family.input_size()))
+    return draft, rename(checkpoint.state_dict, shapes(draft.module))
+
+
+def _audit(
+    family: Family, network: Network, weights: NamedWeights, checkpoint: Checkpoint
+) -> LoadAudit:
+    return audit_load(
         network.module,
         weights,
         container=checkpoint.container,
         classifiers=present_classifiers(network),
         beside=family.beside_encoder(network),
     )
-    outputs = head_classes(draft, weights)
-    if family.num_classes == 0 and outputs:
-        audit = replace(audit, head="unused")
-    match = Match(network, weights, _with_head_told(audit, found, network), outputs)
-    return replace(match, behind=_behind(match, checkpoint))
 
 
 def _with_outside_head(

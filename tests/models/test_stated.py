@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from artifactgen.errors import CheckpointError
-from artifactgen.models import adoption, matching
+from artifactgen.models import building, matching
+from artifactgen.models.base import Family, Network
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.file import identify
 from artifactgen.models.loading import LoadedModel, load_model
@@ -452,29 +453,48 @@ def test_what_is_set_and_refutes_what_is_stated_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_claims_that_need_each_other_are_taken_beside_a_wrong_one(tmp_path: Path) -> None:
+    """A width of 64 cannot be built with the 3 heads of the name."""
+    options = {"embed_dim": 64, "num_heads": 4}
+    said = {"backbone": NAME, **VIT, **options, "qkv_bias": False}
+    loaded = load(tmp_path, vit(**options), Timm(), hyper_parameters=said)
+    assert heads(loaded) == 4
+    assert loaded.audit.refuted == ("qkv_bias false (hyper_parameters.qkv_bias)",)
+
+
+def test_a_wrong_width_does_not_hide_the_head_that_is_named(tmp_path: Path) -> None:
+    """None of that width is there."""
+    encoder = timm.create_model(NAME, num_classes=0, depth=1).state_dict()
+    state = {**{f"net.{k}": v for k, v in encoder.items()}, "head.weight": torch.ones(5, 192)}
+    family = Timm(head="head", options={"depth": 1})
+    said = {"backbone": NAME, "embed_dim": 96}
+    loaded = load(tmp_path, state, family, hyper_parameters=said)
+    assert loaded.audit.head_from.startswith("head (Linear 192 → 5)")
+    assert loaded.audit.refuted == ("embed_dim 96 (hyper_parameters.embed_dim)",)
+
+
 @pytest.mark.parametrize("wrong", [{"qkv_bias": False}, {"qk_norm": True}, {}])
 def test_how_often_a_model_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
-    """With all that is stated, and if that does not fit, once for each of it."""
+    """As a draft and as decided; where not all that is stated fits, once for each of it as well."""
     said = {"backbone": NAME, **VIT, "fc_norm": False, **wrong}
-    matches: list[Timm] = []
+    builds: list[Family] = []
 
-    def counted(family: Timm, *args: Any, **options: Any) -> matching.Match:
-        matches.append(family)
-        return matching.match_checkpoint(family, *args, **options)
+    def counted(family: Family) -> Network:
+        builds.append(family)
+        return building.built(family)
 
-    monkeypatch.setattr(adoption, "match_checkpoint", counted)
+    monkeypatch.setattr(matching, "built", counted)
     loaded = load(tmp_path, vit(), Timm(), hyper_parameters=said)
     assert (heads(loaded), len(loaded.audit.refuted)) == (3, len(wrong))
-    claims = len(loaded.audit.taken) + len(loaded.audit.refuted)
-    assert claims == len(said)
-    assert len(matches) == (1 + claims if wrong else 1)
-    matches.clear()
+    assert len(loaded.audit.taken) + len(loaded.audit.refuted) == len(said)
+    assert len(builds) == (2 + len(said) + 2 if wrong else 2)
+    builds.clear()
     other = timm.create_model("resnet18", num_classes=4).state_dict()
     with pytest.raises(CheckpointError, match="does not fit"):
         load(tmp_path, other, Timm(), hyper_parameters=said)
-    assert len(matches) <= 2 * claims
+    assert len(builds) == 2 + len(said) + 2
 
 
 # Contradictions.

@@ -52,7 +52,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     precision = resolve_precision(calibrated_precision(settings, calibrated), devices)
     family = build_family(settings, inputs.catalog)
     checkpoint = read_checkpoint(inputs.checkpoint)
-    loaded = load_model(family, checkpoint, stated=read_stated(checkpoint))
+    loaded = load_model(family, checkpoint, stated=read_stated(checkpoint, family))
     model = loaded.network.family
     normalization = build_normalization(settings, model, loaded.stated, inputs.checkpoint.path)
     source: Any = inputs.source

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -65,6 +67,11 @@ def hdf5(path: Path) -> None:
         file["images"] = IMAGE
 
 
+def cut_zip(path: Path) -> None:
+    zipped(path)
+    path.write_bytes(path.read_bytes()[:40])
+
+
 def content(raw: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(raw)
 
@@ -77,7 +84,8 @@ FILES = {
     "a Parquet table": lambda path: pq.write_table(pa.table({"a": [1]}), path),
     "a tar archive": tar,
     "a tar archive, packed by gzip": packed_tar,
-    "a zip archive": zipped,
+    "a zip archive of a.png": zipped,
+    "a zip archive that is cut short": cut_zip,
     "NumPy arrays (.npz)": npz,
     "a NumPy array (.npy)": npy,
     "a NIfTI volume": nifti,
@@ -86,11 +94,17 @@ FILES = {
     "an HDF5 file": hdf5,
     "a file of torch.save": lambda path: torch.save({"a": torch.zeros(3)}, path),
     "a table in text (CSV)": content(b"record_id,path\na,a.png\nb,b.png\n"),
-    "text": content("Größe und so weiter\n".encode() * 200),
-    "an HTML page, such as a server sends in place of a file": content(b"\n<!DOCTYPE html><p>"),
-    "a Git LFS pointer; fetch the file: git lfs pull": content(POINTER),
+    "a text file": content("Größe und so weiter\n".encode() * 200),
+    "a web page, such as a server sends in place of a file": content(
+        b"\n<?xml version='1.0'?><Error/>"
+    ),
+    "a Git LFS pointer (fetch the file: git lfs pull)": content(POINTER),
     "empty": content(b""),
     "packed by gzip": content(gzip.compress(bytes(range(256)) * 9)),
+    "packed by bzip2": content(bz2.compress(b"a")),
+    "packed by xz": content(lzma.compress(b"a")),
+    "a PDF": content(b"%PDF-1.7\n%\xe2\xe3\n"),
+    "a program": content(b"\x7fELF\x02\x01\x01\0"),
     None: content(bytes(range(256)) * 9),
 }
 
@@ -107,4 +121,15 @@ def test_a_file_is_told_by_its_content(
 def test_a_character_that_the_first_bytes_cut_is_still_text(tmp_path: Path) -> None:
     for shift in range(4):
         (tmp_path / "a").write_bytes(b"x" * shift + "🫀".encode() * 1000)
-        assert describe_file(tmp_path / "a") == "text"
+        assert describe_file(tmp_path / "a") == "a text file"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("a.YML", "YAML"), ("a.py", "Python"), ("a.json", "JSON"), ("a.csv", "CSV")],
+)
+def test_the_ending_tells_which_text(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_text("a, b\nc, d\n", "utf-8")
+    assert describe_file(tmp_path / name) == f"a text file ({what})"
+    (tmp_path / name).write_bytes(encoded(".png"))
+    assert describe_file(tmp_path / name) == "a PNG image"

@@ -8,42 +8,19 @@ trace in weights, the contradiction is said.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
-from torch import nn
-
-from artifactgen.errors import ConfigError
-from artifactgen.models.audit import LoadAudit, audit_load
-from artifactgen.models.base import Family, Network, head_classes
+from artifactgen.errors import CheckpointError, ConfigError
+from artifactgen.models.base import Family
 from artifactgen.models.building import built
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.claims import Claim, shown
-from artifactgen.models.head_search import Wanted, find_head, linear_beside
-from artifactgen.models.heads import Head, with_head
-from artifactgen.models.naming import NamedWeights, rename
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A model, and how a checkpoint fits it."""
-
-    network: Network
-    weights: NamedWeights
-    audit: LoadAudit
-    outputs: int
-    """Of the classifier in the checkpoint; 0 if there is none."""
-    behind: str = ""
-    """What takes these outputs and is left out: a training may keep a classifier of a pre-training
-    and put its own behind it."""
+from artifactgen.models.matching import Match, match_checkpoint, misfits, shapes
+from artifactgen.models.stated import Stated
 
 
 def adopt(
-    family: Family,
-    checkpoint: Checkpoint,
-    claims: Sequence[Claim],
-    *,
-    classes: int | None,
+    family: Family, checkpoint: Checkpoint, claims: Sequence[Claim], stated: Stated
 ) -> tuple[Match, tuple[str, ...]]:
     """The best match of a family whose open options are filled with what is stated; and warnings.
 
@@ -51,75 +28,82 @@ def adopt(
         family: as the user has it.
         checkpoint: to match.
         claims: what it states of the family's options.
-        classes: number of classes that it states.
+        stated: all that it states.
 
     Raises:
         ConfigError: the model does not exist, or does not take one of the options.
+        CheckpointError: there is no head as the user describes it.
     """
     open_ = unset(family, claims)
-    attempt = _Attempts(family, checkpoint, classes)
-    taken = _believed(open_, attempt)
-    if taken is None:
-        return attempt.least(), ()
-    match = attempt(taken)
-    assert match is not None
-    refuted = [claim for claim in open_ if claim not in taken]
-    audit = replace(match.audit, taken=tuple(map(str, taken)), refuted=tuple(map(str, refuted)))
-    match = replace(match, audit=audit)
+    foreign = _of_another(family, claims, open_)
+    match, taken = _closest(
+        family, checkpoint, [claim for claim in open_ if claim not in foreign], stated.num_classes
+    )
+    audit = replace(match.audit, taken=tuple(map(str, taken)), aside=stated.aside)
+    if not audit.fits:
+        return replace(match, audit=audit), ()
+    disputed = [claim for claim in claims if not claim.is_met_by(match.network.family)]
+    contrary = [
+        claim for claim in disputed if claim not in foreign and _is_contrary(claim, match, open_)
+    ]
+    refuted = (*foreign, *(claim for claim in disputed if claim not in (*foreign, *contrary)))
+    told = (*map(str, refuted), *_of_other_outputs(stated, match))
     behind = [f"{checkpoint.path}: {match.behind}"] if match.behind else []
-    return match, (*behind, *_contradictions(match, claims, checkpoint))
+    warnings = (_contradiction(claim, match, checkpoint) for claim in contrary)
+    return replace(match, audit=replace(audit, refuted=told)), (*behind, *warnings)
 
 
-@dataclass(slots=True)
-class _Attempts:
-    """Matches of a family with some of the claims; the last of them is remembered."""
-
-    family: Family
-    checkpoint: Checkpoint
-    classes: int | None
-    _last: tuple[list[Claim], Match] | None = None
-    _error: ConfigError | None = None
-
-    def __call__(self, claims: list[Claim]) -> Match | None:
-        """The match with these claims; None if the model cannot be built with them."""
-        if self._last is not None and self._last[0] == claims:
-            return self._last[1]
-        family = filled(self.family, claims)
-        try:
-            match = match_checkpoint(family, self.checkpoint, classes=self.classes)
-        except ConfigError as error:
-            self._error = self._error or error
-            return None
-        self._last = (claims, match)
-        return match
-
-    def fit(self, claims: list[Claim]) -> bool:
-        """Whether the checkpoint fits the model with these claims."""
-        match = self(claims)
-        return match is not None and match.audit.fits
-
-    def least(self) -> Match:
-        """The match with the fewest claims, to say what does not fit; or why there is none."""
-        if self._last is None:
-            assert self._error is not None
-            raise self._error
-        return self._last[1]
+def _closest(
+    family: Family, checkpoint: Checkpoint, claims: list[Claim], classes: int | None
+) -> tuple[Match, list[Claim]]:
+    """The match with all of the claims, or else with those that the weights do not refute."""
+    try:
+        match = match_checkpoint(filled(family, claims), checkpoint, classes=classes)
+    except (ConfigError, CheckpointError):
+        if not claims:
+            raise
+    else:
+        if match.audit.fits or not claims:
+            return match, claims
+    taken = _agreeing(family, checkpoint, claims)
+    return match_checkpoint(filled(family, taken), checkpoint, classes=classes), taken
 
 
-def _believed(claims: list[Claim], attempt: _Attempts) -> list[Claim] | None:
-    """As many of the claims as the weights fit; None if they do not even fit without any."""
-    wholes = [claims, *([c for c in claims if c is not left] for left in claims)]
-    for most in wholes:
-        if attempt.fit(most):
-            return most
-    naming = [claim for claim in claims if claim.option == "backbone"]
-    for fewest in (naming, []):
-        if attempt.fit(fewest):
-            for claim in claims:
-                if claim not in fewest and attempt.fit([*fewest, claim]):
-                    fewest = [*fewest, claim]
-            return fewest
-    return None
+def _agreeing(family: Family, checkpoint: Checkpoint, claims: list[Claim]) -> list[Claim]:
+    """From the architecture that is named, claim by claim, what brings the weights no further off.
+
+    A claim with which the model cannot be built gets a second chance behind the others: a width may
+    need another number of heads.
+    """
+    taken = [claim for claim in claims if claim.option == "backbone"]
+    least = _misfits(family, checkpoint, taken)
+    left = [claim for claim in claims if claim not in taken]
+    for _ in range(2):
+        unbuilt = []
+        for claim in left:
+            found = _misfits(family, checkpoint, [*taken, claim])
+            if found is None:
+                unbuilt.append(claim)
+            elif least is None or found <= least:
+                least, taken = found, [*taken, claim]
+        left = unbuilt
+    return taken
+
+
+def _misfits(family: Family, checkpoint: Checkpoint, claims: list[Claim]) -> tuple[int, int] | None:
+    """How far off the weights are with these claims; None if the model cannot be built."""
+    try:
+        return misfits(filled(family, claims), checkpoint)
+    except ConfigError:
+        return None
+
+
+def _of_another(family: Family, claims: Sequence[Claim], open_: list[Claim]) -> list[Claim]:
+    """Claims about a model, where they name an architecture that is not the one that was set."""
+    named = next((c for c in claims if c.option == "backbone" and c not in open_), None)
+    if named is None or _takes_the_same(filled(family, open_), named):
+        return []
+    return [claim for claim in claims if claim.option != "image_size"]
 
 
 def unset(family: Family, claims: Sequence[Claim]) -> list[Claim]:
@@ -134,128 +118,39 @@ def filled(family: Family, claims: Sequence[Claim]) -> Family:
     return family
 
 
-def match_checkpoint(family: Family, checkpoint: Checkpoint, *, classes: int | None) -> Match:
-    """Build a model, and compare it with a checkpoint; no weight is copied.
-
-    Raises:
-        ConfigError: the model cannot be built.
-    """
-    family = replace(family, image_size=family.input_size())
-    draft = built(family)
-    weights = rename(checkpoint.state_dict, shapes(draft.module))
-    weights, module, found = _with_outside_head(draft, weights, checkpoint, classes)
-    decided = draft.family.decide(draft, weights)
-    if isinstance(found, Head):
-        decided = replace(decided, head=found.path)
-    network = draft if decided == draft.family else built(decided)
-    if module is not None:
-        network.module.set_submodule(network.classifiers[0], module)
-    audit = audit_load(
-        network.module,
-        weights,
-        container=checkpoint.container,
-        classifiers=present_classifiers(network),
-        beside=family.beside_encoder(network),
-    )
-    outputs = head_classes(draft, weights)
-    if family.num_classes == 0 and outputs:
-        audit = replace(audit, head="unused")
-    match = Match(network, weights, _with_head_told(audit, found, network), outputs)
-    return replace(match, behind=_behind(match, checkpoint))
+def _is_contrary(claim: Claim, match: Match, open_: Sequence[Claim]) -> bool:
+    """Whether it is something else than what is used, and the weights fit it as well."""
+    if not claim.adoptable:
+        return True
+    return claim not in open_ and _takes_the_same(match.network.family, claim)
 
 
-def _with_outside_head(
-    draft: Network, weights: NamedWeights, checkpoint: Checkpoint, classes: int | None
-) -> tuple[NamedWeights, nn.Module | None, Head | str]:
-    """The weights with a classifier from beside the encoder, where it has none of its own."""
-    family = draft.family
-    own = head_classes(draft, weights) and family.head is None
-    if family.num_classes == 0 or own:
-        return weights, None, ""
-    width = _width(draft)
-    if width is None:
-        return weights, None, linear_beside(checkpoint.state_dict, weights)
-    wanted = Wanted(width, family.num_classes or classes, family.head, family.head_layers)
-    found = find_head(checkpoint.state_dict, weights, shapes(draft.module), wanted)
-    if isinstance(found, str):
-        return weights, None, found
-    weights, module = with_head(weights, found, draft.classifiers[0])
-    return weights, module, found
-
-
-def _behind(match: Match, checkpoint: Checkpoint) -> str:
-    """A sentence on a classifier that takes what the model's own classifier gives."""
-    if match.audit.head != "loaded" or match.audit.head_from:
-        return ""
-    own = shapes(match.network.module)
-    found = find_head(checkpoint.state_dict, match.weights, own, Wanted(match.outputs))
-    if not isinstance(found, Head):
-        return ""
-    return (
-        f"{found} lies beside the encoder and takes the {match.outputs} outputs of its classifier. "
-        "It is left out, and classes are those outputs."
-    )
-
-
-def _width(draft: Network) -> int | None:
-    """What the model's classifier takes, if it is one linear layer; some are built without it."""
-    if len(draft.classifiers) != 1:
-        return None
-    path = draft.classifiers[0]
-    layer = dict(draft.module.named_modules()).get(path)
-    if not isinstance(layer, nn.Linear) and draft.family.num_classes is None:
-        layer = dict(built(replace(draft.family, num_classes=2)).module.named_modules()).get(path)
-    return layer.in_features if isinstance(layer, nn.Linear) else None
-
-
-def _with_head_told(audit: LoadAudit, found: Head | str, network: Network) -> LoadAudit:
-    if isinstance(found, str):
-        return replace(audit, head_note=found)
-    traits, assumed = network.traits, found.assumed
-    of_tokens = "its pooled patches" if traits.pools_patches else "its class token"
-    fed = of_tokens if traits.has_class_token or traits.pools_patches else "its pooled features"
-    told = f"{found}, fed with {fed}" + (f", {assumed} assumed" if assumed else "")
-    return replace(audit, head_from=told)
-
-
-def _contradictions(match: Match, claims: Sequence[Claim], checkpoint: Checkpoint) -> Iterator[str]:
-    """What is stated, fits the weights as well as what is used, and is something else."""
-    used = match.network.family
-    for claim in claims:
-        if claim.is_met_by(used) or (str(claim) in match.audit.refuted and claim.adoptable):
-            continue
-        if claim.adoptable and not _leaves_no_trace(claim, match.network):
-            continue
-        current = f"{claim.key}={shown(claim.current(used))}"
-        advice = (
-            f"The weights fit both, and the results differ: set {claim.key}={shown(claim.value)} "
-            "unless you know better."
-            if claim.adoptable
-            else "Its training pooled by itself, in a way that is not known here."
-        )
-        yield (
-            f"{checkpoint.path}: {claim.where} is {shown(claim.value)}, and {current} is used. "
-            f"{advice}"
-        )
-
-
-def _leaves_no_trace(claim: Claim, network: Network) -> bool:
+def _takes_the_same(family: Family, claim: Claim) -> bool:
     """Whether the model would take the same weights with what is stated."""
     try:
-        other = built(claim.put(network.family))
+        own, other = built(family), built(claim.put(family))
     except ConfigError:
         return False
-    return shapes(other.module) == shapes(network.module)
+    return shapes(other.module) == shapes(own.module)
 
 
-def present_classifiers(network: Network) -> tuple[str, ...]:
-    """Module paths of the classifiers that were built: of a distilled model, two."""
-    names = network.module.state_dict().keys()
-    return tuple(
-        path for path in network.classifiers if any(name.startswith(f"{path}.") for name in names)
+def _contradiction(claim: Claim, match: Match, checkpoint: Checkpoint) -> str:
+    current = f"{claim.key}={shown(claim.current(match.network.family))}"
+    advice = (
+        f"The weights fit both, and the results differ: set {claim.key}={shown(claim.value)} "
+        "unless you know better."
+        if claim.adoptable
+        else "Its training pooled by itself, in a way that is not known here."
+    )
+    return (
+        f"{checkpoint.path}: {claim.where} is {shown(claim.value)}, and {current} is used. {advice}"
     )
 
 
-def shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """Shapes of a model's parameters and buffers by their names."""
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+def _of_other_outputs(stated: Stated, match: Match) -> Iterator[str]:
+    """What is stated of classes, and is not of as many as the classifier has outputs."""
+    named, outputs = len(stated.classes), match.outputs
+    if outputs and stated.num_classes not in (None, outputs):
+        yield f"num_classes {stated.num_classes} ({stated.source['num_classes']})"
+    if outputs and named not in (0, outputs):
+        yield f"names of {named} classes ({stated.source['classes']})"

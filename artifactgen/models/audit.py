@@ -56,6 +56,8 @@ class LoadAudit:
     """Options that nobody set and that the checkpoint states, as `num_heads 3 (where)`."""
     refuted: tuple[str, ...] = ()
     """What the checkpoint states and its weights do not fit."""
+    aside: str = ""
+    """What the `config.json` beside it is of, where that is another model: it is not believed."""
 
     @property
     def share(self) -> float:
@@ -87,6 +89,8 @@ class LoadAudit:
             parts.append(f"stated in the checkpoint and taken: {', '.join(self.taken)}")
         if self.refuted:
             parts.append(f"stated, but its weights do not fit it: {', '.join(self.refuted)}")
+        if self.aside:
+            parts.append(f"config.json beside it is of {self.aside}, left aside")
         if self.unexpected:
             parts.append(f"ignored {len(self.unexpected)}: {_grouped(self.unexpected)}")
         if self.rivals:

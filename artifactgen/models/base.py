@@ -126,6 +126,15 @@ class Family(ABC):
         where = stated.source.get("image_size", "")
         return (Claim("image_size", stated.image_size, where),) if stated.image_size else ()
 
+    def is_described_by(self, config: Stated, own: Stated) -> bool:
+        """Whether what lies beside a checkpoint is of this model; else nothing of it is used.
+
+        Args:
+            config: what a `config.json` says; whoever put it there.
+            own: what the checkpoint itself says.
+        """
+        return False
+
     def lacks(self, checkpoint: Checkpoint) -> str:
         """What has to be set before it can be built, and what the checkpoint looks like."""
         return ""

@@ -10,12 +10,23 @@ from typing import Any
 from torch import Tensor
 
 from artifactgen.errors import CheckpointError, ConfigError, did_you_mean
-from artifactgen.models.heads import WEIGHTED, WEIGHTLESS, Head, Layer
+from artifactgen.models.beside import free_tensors, heads_at, levels_above, modules_at
+from artifactgen.models.heads import WEIGHTED, WEIGHTLESS, Head
 from artifactgen.models.naming import NamedWeights
 
-_MOST_LAYERS = 64
-_OF_PRETRAINING = re.compile(r"decode|proj|predict|proto|mask|embed|queue|momentum|ema|aux")
-"""In names of what is as wide as a classifier's input and is none."""
+_MOST_MATRICES = 8
+"""In a head; what has more is a network of its own."""
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_NO_CLASSIFIER = frozenset(
+    (
+        *("decoder", "decoders", "decode", "reconstruction", "mask", "masked", "queue"),
+        *("proj", "projection", "projections", "projector", "projectors", "contrastive"),
+        *("prototype", "prototypes", "proto", "protos", "embed", "embedding", "embeddings"),
+        *("momentum", "ema", "aux", "auxiliary", "domain", "discriminator"),
+        *("regress", "regression", "regressor", "box", "bbox", "seg", "segmentation"),
+    )
+)
+"""Words in names of what is as wide as a classifier's input and is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,9 @@ class Wanted:
     width: int
     """Of what it takes."""
     classes: int | None = None
+    """How many the user or the data set has."""
+    stated: int | None = None
+    """How many the checkpoint states: where nothing fits that, it is not believed."""
     name: str | None = None
     """In the checkpoint, if the user said it."""
     kinds: Sequence[str] | None = None
@@ -40,8 +54,8 @@ def find_head(
     """The classifier beside the encoder, or why there is none that is certain; empty if none.
 
     It is looked for beside the encoder, then beside what that lies in, and so on. Of several, the
-    one that has as many outputs as there are classes; where these are not known, the only one whose
-    name is not that of something else, such as a decoder.
+    one that has as many outputs as there are classes; where these are not known, the only one with
+    more than one output whose name is not that of something else, such as a decoder.
 
     Args:
         state_dict: the checkpoint's tensors.
@@ -53,49 +67,91 @@ def find_head(
         ConfigError: a kind of layer that there is not.
         CheckpointError: there is no head as the user describes it.
     """
-    free = {name: state_dict[name] for name in weights.outside}
-    free |= {
-        weights.prefix + key: tensor for key, tensor in weights.tensors.items() if key not in own
-    }
+    free = free_tensors(state_dict, weights, own)
     levels = [
-        list(_heads(free, level, weights.prefix, wanted.width)) for level in _levels(weights.prefix)
+        list(heads_at(free, level, weights.prefix, wanted.width))
+        for level in levels_above(weights.prefix)
     ]
     if wanted.name is not None:
         named = _named([head for level in levels for head in level], wanted.name)
         return _decided(_told(named, wanted.kinds))
-    other: list[Head] = []
-    for heads in levels:
-        fitting = [head for head in heads if _is_plausible(head, wanted.classes)]
-        if len(fitting) > 1:
-            return _several(fitting)
-        if fitting:
-            return _decided(_told(fitting[0], wanted.kinds))
-        other += [head for head in heads if not _OF_PRETRAINING.search(head.path)]
-    if not other or wanted.classes is None:
-        return ""
-    return _other_outputs(other[0], wanted.classes)
+    asked = (wanted.classes,) if wanted.classes is not None else (wanted.stated, None)
+    for classes in dict.fromkeys(asked):
+        for heads in levels:
+            fitting = [head for head in heads if _is_plausible(head, classes, weights.prefix)]
+            if len(fitting) > 1:
+                return _several(fitting)
+            if fitting:
+                return _decided(_told(fitting[0], wanted.kinds))
+    others = [head for heads in levels for head in heads]
+    if not others:
+        return unread_beside(state_dict, weights, own, "it has no form that is known here")
+    words = [_no_classifier(head.path, weights.prefix) for head in others]
+    word, head = min(zip(words, others, strict=True), key=lambda pair: bool(pair[0]))
+    return _why_not(head, word, wanted.classes)
 
 
-def linear_beside(state_dict: Mapping[str, Tensor], weights: NamedWeights) -> str:
-    """A sentence on what could be a classifier, for a model into which none can be put."""
-    linear = [
-        name.removesuffix(".weight")
-        for name in weights.outside
-        if name.endswith(".weight") and state_dict[name].ndim == 2
+def unread_beside(
+    state_dict: Mapping[str, Tensor], weights: NamedWeights, own: Mapping[str, Any], why: str
+) -> str:
+    """A sentence on what could be a classifier and cannot be used; empty if there is nothing."""
+    free = {
+        name: tensor
+        for name, tensor in free_tensors(state_dict, weights, own).items()
+        if not any(own.get(of_model) == tensor.shape for of_model in _endings(name))
+    }
+    for level in levels_above(weights.prefix):
+        groups = modules_at(free, level, weights.prefix).items()
+        found = [root for root, tensors in groups if _may_be_head(tensors, weights.prefix)]
+        if found:
+            return f"{' and '.join(found[:2])} beside the encoder could be one, and {why}"
+    return ""
+
+
+def _may_be_head(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether a module has as many matrices as a head, and no name of something else."""
+    matrices = [
+        name
+        for name, tensor in tensors.items()
+        if "weight" in name and tensor.ndim > 1 and tensor.shape[2:].numel() == 1
     ]
-    named = [path for path in linear if not _OF_PRETRAINING.search(path)]
-    if not named:
-        return ""
-    return (
-        f"{' and '.join(named[:2])} beside the encoder could be one, and the model's own is no "
-        "single linear layer, in the place of which it could be put"
-    )
+    is_other = any(_no_classifier(name, prefix) for name in tensors)
+    return 0 < len(matrices) <= _MOST_MATRICES and not is_other
 
 
-def _is_plausible(head: Head, classes: int | None) -> bool:
+def _endings(name: str) -> Iterator[str]:
+    """`a.b.c` as `a.b.c`, `b.c`, `c`."""
+    while name:
+        yield name
+        name = name.partition(".")[2]
+
+
+def _is_plausible(head: Head, classes: int | None, prefix: str) -> bool:
     if classes is not None:
         return head.outputs == classes
-    return not _OF_PRETRAINING.search(head.path)
+    return head.outputs > 1 and not _no_classifier(head.path, prefix)
+
+
+def _no_classifier(name: str, prefix: str) -> str:
+    """The word in a name by which it is something else; empty if there is none.
+
+    Words of the encoder's prefix do not count: the head of `ema_model.encoder` is `ema_model.head`.
+    """
+    words, common = ([word.lower() for word in _WORD.findall(text)] for text in (name, prefix))
+    return next((word for word in words if word in _NO_CLASSIFIER and word not in common), "")
+
+
+def _why_not(head: Head, word: str, classes: int | None) -> str:
+    """What lies there and is not taken, and how to have it taken."""
+    lies = f"{head} lies beside the encoder"
+    if word:
+        why, option = f"its name says something else ({word})", f"model.head={head.path}"
+    elif classes is not None:
+        why = f"has {head.outputs} output{'s' * (head.outputs > 1)} for {classes} classes"
+        option = f"model.num_classes={head.outputs}"
+    else:
+        why, option = "has a single output, as a regression has", f"model.head={head.path}"
+    return f"{lies} and {why}: set {option} if it is the classifier"
 
 
 def _decided(head: Head) -> Head | str:
@@ -111,13 +167,6 @@ def _several(heads: Sequence[Head]) -> str:
     named = " and ".join(map(str, heads))
     options = " or ".join(f"model.head={head.path}" for head in heads)
     return f"{named} lie beside the encoder, and each could be the classifier: set {options}"
-
-
-def _other_outputs(head: Head, classes: int) -> str:
-    return (
-        f"{head} lies beside the encoder and has {head.outputs} outputs for {classes} classes: "
-        f"set model.num_classes={head.outputs} if it is the classifier"
-    )
 
 
 def _named(heads: Sequence[Head], name: str) -> Head:
@@ -152,53 +201,3 @@ def _told(head: Head, kinds: Sequence[str] | None) -> Head:
             f"{listed}. Name all layers of the nn.Sequential in their order."
         )
     return replace(head, told=tuple(kinds))
-
-
-def _levels(prefix: str) -> Iterator[str]:
-    """`a.b.` as `a.b.`, `a.`, ``."""
-    parts = prefix.split(".")[:-1]
-    for length in range(len(parts), -1, -1):
-        yield "".join(f"{part}." for part in parts[:length])
-
-
-def _heads(free: Mapping[str, Tensor], level: str, prefix: str, width: int) -> Iterator[Head]:
-    """What lies right below a level and could be fed with the encoder's output."""
-    groups: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in free.items():
-        if name.startswith(level):
-            root = level + name[len(level) :].partition(".")[0]
-            if not (prefix.startswith(f"{root}.") and prefix != level):
-                groups.setdefault(root, {})[name] = tensor
-    for root, tensors in groups.items():
-        layers = _layers(tensors)
-        sizes = [width, *(size for layer in layers for size in layer.sizes)]
-        fit = all(a == b for a, b in zip(sizes[::2], sizes[1::2], strict=False))
-        if layers and layers[-1].kind == "Linear" and fit:
-            alone = len(layers) == 1 and layers[0].index is None
-            yield Head(layers[0].path if alone else root, layers)
-
-
-def _layers(tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
-    """The layers of a module in their order; none if one of them is not known."""
-    by_path: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        path, _, key = name.rpartition(".")
-        by_path.setdefault(path, {})[key] = tensor
-    layers = [Layer(path, kind, of) for path, of in by_path.items() if (kind := _kind(of))]
-    if len(layers) < len(by_path) or any((layer.index or 0) > _MOST_LAYERS for layer in layers):
-        return ()
-    if all(layer.index is not None for layer in layers):
-        layers.sort(key=lambda layer: (layer.path.rpartition(".")[0], layer.index))
-    return tuple(layers)
-
-
-def _kind(tensors: Mapping[str, Tensor]) -> str:
-    keys, weight = tensors.keys() - {"num_batches_tracked"}, tensors.get("weight")
-    if weight is None or not weight.is_floating_point():
-        return ""
-    if weight.ndim == 2 and keys <= {"weight", "bias"}:
-        return "Linear"
-    if weight.ndim == 1 and keys == {"weight", "bias"}:
-        return "LayerNorm"
-    running = {"weight", "bias", "running_mean", "running_var"}
-    return "BatchNorm1d" if weight.ndim == 1 and keys == running else ""

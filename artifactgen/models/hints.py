@@ -10,7 +10,7 @@ from torch import nn
 from artifactgen.models.audit import LoadAudit
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.recognise import as_options, looks_like, not_recognised
-from artifactgen.models.stated import Stated, read_stated
+from artifactgen.models.stated import Stated, read_for_advice
 from artifactgen.models.timm import Timm, pretrained_cfg
 from artifactgen.models.timm_stated import architecture, claims
 
@@ -25,7 +25,7 @@ def hint(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
     pooling = _other_pooling(audit)
     if pooling:
         return pooling
-    stated = read_stated(checkpoint)
+    stated = read_for_advice(checkpoint)
     return _trained_as(stated, pretrained_cfg(model)["architecture"]) or looks(checkpoint, stated)
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from artifactgen.errors import CheckpointError
-from artifactgen.models.adoption import Match, adopt, filled, unset
+from artifactgen.models.adoption import adopt, filled, unset
 from artifactgen.models.audit import LoadAudit
 from artifactgen.models.base import Family, Network
 from artifactgen.models.checkpoint import Checkpoint
+from artifactgen.models.matching import Match
 from artifactgen.models.stated import Stated
 
 _NOTHING = Stated()
@@ -53,7 +54,7 @@ def load_model(family: Family, checkpoint: Checkpoint, *, stated: Stated = _NOTH
     claims = family.claims(stated)
     if lacking := filled(family, unset(family, claims)).lacks(checkpoint):
         raise CheckpointError(f"{checkpoint.path}: {lacking}")
-    match, warnings = adopt(family, checkpoint, claims, classes=stated.num_classes)
+    match, warnings = adopt(family, checkpoint, claims, stated)
     network, audit = match.network, match.audit
     _require_fit(audit, checkpoint, network)
     _require_classes(family, match, checkpoint)

@@ -82,15 +82,20 @@ class Timm(Family):
 
         return (*claims(self, stated), *Family.claims(self, stated))
 
+    def is_described_by(self, config: Stated, own: Stated) -> bool:
+        from artifactgen.models.timm_stated import is_of  # only for a config that there is
+
+        return is_of(self.backbone, config, own)
+
     def lacks(self, checkpoint: Checkpoint) -> str:
         if self.backbone is not None:
             return ""
         from artifactgen.models.hints import looks
-        from artifactgen.models.stated import read_stated
+        from artifactgen.models.stated import read_for_advice
 
         return (
             "model.backbone is not set, and the checkpoint does not state it.\n"
-            f"{looks(checkpoint, read_stated(checkpoint))}"
+            f"{looks(checkpoint, read_for_advice(checkpoint))}"
         )
 
     def decide(self, draft: Network, weights: NamedWeights) -> Self:
@@ -176,7 +181,7 @@ def _build(spec: Timm) -> nn.Module:
         arguments["global_pool"] = spec.global_pool
     try:
         model = _create_sized(name, arguments, spec.image_size)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, AssertionError, RuntimeError) as error:
         raise _rejection(name, arguments, error) from error
     _check_patches(model, spec)
     return model.eval().requires_grad_(False)

@@ -19,6 +19,8 @@ _OF_TRAINING = re.compile(
     r".*drop\w*|.*_layer|.*_fn|block\w*|weight_init|fix_init|device|dtype|cfg"
 )
 """Arguments that change nothing in a trained model, or are classes."""
+_LAYER = re.compile(r"(\w+_)?(act|norm)_layer")
+"""Arguments for which timm takes names as well, such as `gelu`; of some architectures."""
 _POOLS = ("global_pool", "gp", "pool_type")
 
 
@@ -40,6 +42,18 @@ def architecture(stated: Stated) -> Said | None:
     """The one architecture that is named; of several, none can be meant for certain."""
     known = [replace(said, value=name) for said in stated.architectures if (name := _known(said))]
     return known[0] if len({_untagged(said.value) for said in known}) == 1 else None
+
+
+def is_of(backbone: str | None, config: Stated, own: Stated) -> bool:
+    """Whether a config is of the architecture that is set, or else of one that the file names.
+
+    Without either, of any that timm knows: the weights will tell.
+    """
+    said = architecture(config)
+    if said is None or backbone is not None:
+        return said is not None and _is_same(backbone, said.value)
+    named = {_untagged(name) for other in own.architectures if (name := _known(other))}
+    return not named or _untagged(said.value) in named
 
 
 def _known(said: Said) -> str | None:
@@ -69,10 +83,25 @@ def _options(family: Timm, stated: Stated) -> Iterator[Claim]:
     module = built(replace(family, options={}, global_pool=None, image_size=None)).module
     for name, parameter in inspect.signature(type(module).__init__).parameters.items():
         said = stated.options.get(name)
-        if said is None or name in RESERVED_OPTIONS or _OF_TRAINING.fullmatch(name):
+        if said is None or name in RESERVED_OPTIONS:
             continue
-        if _has_form(said.value, parameter.default):
+        if _LAYER.fullmatch(name):
+            usable = _is_layer(family, name, said.value)
+        else:
+            usable = not _OF_TRAINING.fullmatch(name) and _has_form(said.value, parameter.default)
+        if usable:
             yield Claim(f"options.{name}", _frozen(said.value), said.where)
+
+
+def _is_layer(family: Timm, name: str, value: Any) -> bool:
+    """Whether timm takes this name of a layer for this argument."""
+    if not isinstance(value, str) or not value:
+        return False
+    try:
+        built(replace(family, options={name: value}, global_pool=None, image_size=None))
+    except ConfigError:
+        return False
+    return True
 
 
 def _has_form(value: Any, default: Any) -> bool:

@@ -62,7 +62,7 @@ os.kill(os.getpid(), 9)
     [
         (cut, r"a\.h5 cannot be read as HDF5: .*cut short or damaged"),
         (empty, r"a\.h5 is empty; data=hdf5 reads HDF5\.$"),
-        (text, r"a\.h5 is an HTML page.*; data=hdf5 reads HDF5\.$"),
+        (text, r"a\.h5 is a web page.*; data=hdf5 reads HDF5\.$"),
         (writer_was_killed, r"(?s)marked as open for writing.*was killed.*h5clear -s .*a\.h5"),
     ],
 )

@@ -102,6 +102,31 @@ def test_another_config_beside_the_checkpoint_is_noticed(workspace: Workspace) -
     assert "model.options.num_heads: 3 → 4" in outcome.text
 
 
+def test_the_config_of_another_model_is_left_aside(workspace: Workspace) -> None:
+    save(workspace, small_vit(), hyper_parameters=SAID)
+    config = {"architecture": "resnet18", "pretrained_cfg": {"mean": MEAN, "std": STD}}
+    (workspace.root / "config.json").write_text(json.dumps(config), "utf-8")
+    assert_complete(workspace.run(EXPERIMENT, CKPT, WITHOUT_BACKBONE, "splits=[test]"))
+    assert report(workspace)["checkpoint"]["audit"]["aside"] == "resnet18"
+    told = "config.json beside it is of resnet18, left aside"
+    assert told in report(workspace)["checkpoint"]["summary"]
+    assert told in (workspace.output / "summary.md").read_text("utf-8")
+    assert "pretrained_cfg" not in report(workspace)["checkpoint"]["summary"]
+
+
+def test_placeholders_are_no_names_of_classes(workspace: Workspace) -> None:
+    """`LABEL_0`, as Hugging Face writes it, instead of the names that the data set has."""
+    save(workspace, small_vit(), hyper_parameters=SAID)
+    config = {
+        "architecture": SAID["backbone"],
+        "id2label": {str(i): f"LABEL_{i}" for i in range(3)},
+    }
+    (workspace.root / "config.json").write_text(json.dumps(config), "utf-8")
+    assert_complete(workspace.run(EXPERIMENT, CKPT, WITHOUT_BACKBONE, "splits=[test]"))
+    names = json.loads((workspace.output / "classes.json").read_text("utf-8"))
+    assert names == {"0": "cat", "1": "dog", "2": "eel"}
+
+
 class Training(nn.Module):
     """The commonest LightningModule."""
 
@@ -137,6 +162,20 @@ def test_a_head_that_weights_do_not_tell_stops_gradcam_and_is_settled_by_an_opti
     ) in outcome.text
     assert_complete(workspace.run(*run, "model.head_layers=[Linear,ReLU,Linear]"))
     assert "head (Linear 48 → 8, ReLU, Linear 8 → 3)" in report(workspace)["checkpoint"]["summary"]
+
+
+def test_gradcam_names_what_could_be_the_classifier(workspace: Workspace) -> None:
+    """It said that the checkpoint has none."""
+    module = small_vit(num_classes=0)
+    state = {f"net.{name}": tensor for name, tensor in module.state_dict().items()}
+    state["projector.weight"] = torch.ones(8, 48)
+    torch.save({"state_dict": state, "hparams": SAID}, workspace.root / "own.ckpt")
+    outcome = workspace.run(EXPERIMENT, CKPT, WITHOUT_BACKBONE, "splits=[test]")
+    assert outcome.exit_code == 2
+    assert (
+        "GradCAM needs a classifier. projector (Linear 48 → 8) lies beside the encoder and its "
+        "name says something else (projector): set model.head=projector if it is the classifier."
+    ) in outcome.text
 
 
 def test_control_characters_of_a_checkpoint_reach_no_report(workspace: Workspace) -> None:

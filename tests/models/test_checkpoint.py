@@ -277,10 +277,10 @@ def test_garbled_pickles_never_escape_as_other_errors(tmp_path):
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "a PNG image, no checkpoint"),
         (b"\xff\xd8\xff\xe0" + bytes(100), "a JPEG image, no checkpoint"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file, no checkpoint"),
-        (b"PAR1" + bytes(100), "a Parquet file, no checkpoint"),
-        (gzip.compress(bytes(400), mtime=0), "compressed with gzip"),
+        (b"PAR1" + bytes(100), "a Parquet table, no checkpoint"),
+        (gzip.compress(bytes(400), mtime=0), "packed by gzip, no checkpoint"),
         (bytes(344) + b"n+1\0" + bytes(100), "a NIfTI volume, no checkpoint"),
-        (bytes(128) + b"DICM" + bytes(100), "a DICOM image, no checkpoint"),
+        (bytes(128) + b"DICM" + bytes(100), "a DICOM file, no checkpoint"),
         ("# Ein Experiment für später\nlr: 3\n".encode(), "a text file, no checkpoint"),
         ("überall".encode() * 100, "a text file, no checkpoint"),
     ],
@@ -297,13 +297,11 @@ def test_other_archives(tmp_path):
     path = tmp_path / "arrays.pt"
     with path.open("wb") as stream:
         np.savez(stream, a=np.ones(3))
-    with pytest.raises(
-        CheckpointError, match=r"an archive of NumPy arrays \(\.npz\), no checkpoint"
-    ):
+    with pytest.raises(CheckpointError, match=r"NumPy arrays \(\.npz\), no checkpoint"):
         read_checkpoint(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "text")
-    with pytest.raises(CheckpointError, match=r"a zip archive of other files \(word/document\.xml"):
+    with pytest.raises(CheckpointError, match=r"a zip archive of word/document\.xml, no c"):
         read_checkpoint(path)
 
 

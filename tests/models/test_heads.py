@@ -193,7 +193,87 @@ def test_loss_weights_and_decoders_are_no_classifiers(tmp_path: Path) -> None:
     state = trained(Training("test_vit", linear, "decoder_embed")).state_dict()
     state |= {"criterion.weight": torch.ones(4), "temperature": torch.ones(1)}
     loaded = load(tmp_path, dict(state), Timm(backbone="test_vit"))
-    assert (loaded.has_head, loaded.audit.head, loaded.audit.head_note) == (False, "absent", "")
+    assert (loaded.has_head, loaded.audit.head) == (False, "absent")
+    assert loaded.audit.head_note == (
+        "decoder_embed (Linear 64 → 4) lies beside the encoder and its name says something else "
+        "(decoder): set model.head=decoder_embed if it is the classifier"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["predictor", "prediction_head", "semantic_head", "schema_fc", "maskless", "fcHead"],
+)
+def test_a_part_of_a_word_is_no_word(tmp_path: Path, name: str) -> None:
+    module = trained(Training("test_vit", linear, name))
+    assert_computes(load(tmp_path, module.state_dict(), Timm(backbone="test_vit")), module)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("ema_head", "ema"),
+        ("AuxHead", "aux"),
+        ("mask.fc", "mask"),
+        ("head_proj", "proj"),
+        ("age_regressor", "regressor"),
+    ],
+)
+def test_what_is_called_something_else_is_asked_for_by_name(
+    tmp_path: Path, name: str, word: str
+) -> None:
+    module = trained(Training("test_vit", linear, "head"))
+    state = {k.replace("head.", f"{name}."): v for k, v in module.state_dict().items()}
+    loaded = load(tmp_path, state, Timm(backbone="test_vit"))
+    assert not loaded.has_head
+    assert f"its name says something else ({word}): set model.head={name}" in (
+        loaded.audit.head_note
+    )
+    assert_computes(load(tmp_path, state, Timm(backbone="test_vit", head=name)), module)
+
+
+def test_the_head_of_an_average_is_named_after_it(tmp_path: Path) -> None:
+    module = trained(Training("test_vit", linear))
+    state = {f"ema_model.{name}": tensor for name, tensor in module.state_dict().items()}
+    assert_computes(load(tmp_path, state, Timm(backbone="test_vit")), module)
+
+
+def test_one_output_is_a_classifier_only_if_it_is_asked_for(tmp_path: Path) -> None:
+    module = trained(Training("test_vit", lambda width: nn.Linear(width, 1), "age"))
+    state = module.state_dict()
+    loaded = load(tmp_path, state, Timm(backbone="test_vit"))
+    assert not loaded.has_head
+    assert loaded.audit.head_note == (
+        "age (Linear 64 → 1) lies beside the encoder and has a single output, as a regression "
+        "has: set model.head=age if it is the classifier"
+    )
+    for asked in ({"head": "age"}, {"num_classes": 1}):
+        assert_computes(load(tmp_path, state, Timm(backbone="test_vit", **asked)), module)
+
+
+def test_a_classifier_beside_a_regression_is_taken(tmp_path: Path) -> None:
+    module = trained(Training("test_vit", linear))
+    state = {**module.state_dict(), "age.weight": torch.ones(1, 64), "age.bias": torch.ones(1)}
+    assert_computes(load(tmp_path, state, Timm(backbone="test_vit")), module)
+
+
+@pytest.mark.parametrize("shape", [(CLASSES, 128), (CLASSES, 64, 1, 1)])
+def test_a_head_of_a_form_that_is_not_known_is_said(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """GradCAM would say that the checkpoint has none."""
+    state = dict(trained(Training("test_vit", linear)).state_dict())
+    state["head.weight"] = torch.ones(shape)
+    loaded = load(tmp_path, state, Timm(backbone="test_vit"))
+    assert loaded.audit.head_note == (
+        "head beside the encoder could be one, and it has no form that is known here"
+    )
+
+
+def test_a_students_copy_of_the_network_is_no_head(tmp_path: Path) -> None:
+    backbone = trained(timm.create_model("test_vit", num_classes=0, depth=1)).state_dict()
+    state = {f"{of}.{k}": v for of in ("student", "teacher") for k, v in backbone.items()}
+    state |= {f"text.{i}.weight": torch.ones(64, 64, 1) for i in range(9)}
+    loaded = load(tmp_path, state, Timm(backbone="test_vit", options={"depth": 1}))
+    assert (loaded.audit.fits, loaded.audit.head_note) == (True, "")
 
 
 # What weights do not tell.
@@ -354,7 +434,8 @@ def test_an_absurd_index_is_no_layer(tmp_path: Path) -> None:
     state["head.999999999.weight"] = state.pop("head.3.weight")
     state["head.999999999.bias"] = state.pop("head.3.bias")
     loaded = load(tmp_path, state, Timm(backbone="test_vit"))
-    assert (loaded.has_head, loaded.audit.head_note) == (False, "")
+    assert not loaded.has_head
+    assert loaded.audit.head_note.startswith("head beside the encoder could be one")
 
 
 def test_nothing_is_warned_of(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from artifactgen.errors import CheckpointError
+from artifactgen.models import building, matching
+from artifactgen.models.base import Family, Network
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.file import identify
 from artifactgen.models.loading import LoadedModel, load_model
@@ -36,7 +38,7 @@ def stated(folder: Path, content: dict[str, Any], config: Any = None) -> Stated:
     torch.save({"state_dict": {"a.weight": torch.ones(2)}, **content}, folder / "last.ckpt")
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    return read_stated(read_checkpoint(identify(folder / "last.ckpt")))
+    return read_stated(read_checkpoint(identify(folder / "last.ckpt")), Timm())
 
 
 def load(
@@ -46,7 +48,7 @@ def load(
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config), "utf-8")
     checkpoint = read_checkpoint(identify(folder / "last.ckpt"))
-    return load_model(family, checkpoint, stated=read_stated(checkpoint))
+    return load_model(family, checkpoint, stated=read_stated(checkpoint, family))
 
 
 def heads(loaded: LoadedModel) -> int:
@@ -88,6 +90,9 @@ def test_mean_and_std(tmp_path: Path, hyper_parameters: Any) -> None:
         {"mean": 7.0, "std": 0.5},
         {"optimizer": {"mean": [0.5], "std": [0.5]}},
         {"a": {"mean": [0.5], "std": [0.5]}, "mean": None, "std": None},
+        {"model": {"mean": 0, "std": 0.02}},
+        {"model": {"mean": 0.0, "std": 0.5}},
+        {"mean": 0.0, "std": 0.02},
     ],
 )
 def test_what_is_no_mean_and_std(tmp_path: Path, hyper_parameters: Any) -> None:
@@ -107,6 +112,11 @@ def test_what_is_no_mean_and_std(tmp_path: Path, hyper_parameters: Any) -> None:
         ("image_size", "96", None),
         ("image_size", [96, 96, 96, 96], None),
         ("image_size", 10**9, None),
+        ("input_size", 96, (96, 96)),
+        ("resolution", 96, None),
+        ("data", {"resolution": 96}, (96, 96)),
+        ("model", {"input_size": 784}, None),
+        ("model", {"input_size": [3, 96, 128]}, (96, 128)),
     ],
 )
 def test_image_sizes(tmp_path: Path, key: str, value: Any, size: Any) -> None:
@@ -126,6 +136,31 @@ def test_image_sizes(tmp_path: Path, key: str, value: Any, size: Any) -> None:
 def test_names_of_classes(tmp_path: Path, key: str, value: Any) -> None:
     assert stated(tmp_path, {key: value}).classes == ("cat", "dog")
     assert stated(tmp_path, {"hyper_parameters": {key: value}}).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {0: "LABEL_0", 1: "LABEL_1"},
+        {"LABEL_1": 1, "LABEL_0": 0},
+        ["0", "1", "2"],
+        ["1", "2", "3"],
+    ],
+)
+def test_names_that_only_count_are_none(tmp_path: Path, value: Any) -> None:
+    assert stated(tmp_path, {"id2label": value}).classes == ()
+
+
+def test_numbers_in_another_order_are_names(tmp_path: Path) -> None:
+    """Of folders that are called by numbers, sorted as texts."""
+    names = {"1": 0, "10": 1, "2": 2}
+    assert stated(tmp_path, {"class_to_idx": names}).classes == ("1", "10", "2")
+
+
+def test_labels_of_a_model_could_be_anything(tmp_path: Path) -> None:
+    said = {"labels": ["cat", "dog"]}
+    assert stated(tmp_path, {"hyper_parameters": said}).classes == ("cat", "dog")
+    assert stated(tmp_path, {"hyper_parameters": {"model": said}}).classes == ()
 
 
 @pytest.mark.parametrize("value", [["cat", "cat"], [1, 2], {"0": "cat", "2": "dog"}, "cat", 2, []])
@@ -180,7 +215,97 @@ def test_the_file_goes_before_its_neighbour(tmp_path: Path) -> None:
     assert (found.num_classes, found.image_size) == (4, (64, 64))
 
 
+# A config beside the file that is of another model.
+
+
+def config_of(architecture: str, **more: Any) -> dict[str, Any]:
+    return {"architecture": architecture, **more}
+
+
+SMALL = config_of("vit_small_patch16_224", model_args={"num_heads": 6})
+
+
+def test_heads_of_another_model_are_left_aside(tmp_path: Path) -> None:
+    """6 heads, and other maps, without a word."""
+    state = timm.create_model(NAME, num_classes=4, depth=1).state_dict()
+    loaded = load(tmp_path, state, Timm(backbone=NAME, options={"depth": 1}), config=SMALL)
+    assert heads(loaded) == 3
+    assert loaded.audit.taken == ()
+    assert "config.json beside it is of vit_small_patch16_224, left aside" in loaded.audit.summary()
+
+
+def test_the_file_tells_which_model_its_neighbour_has_to_be_of(tmp_path: Path) -> None:
+    loaded = load(tmp_path, vit(), Timm(), config=SMALL, hyper_parameters={"arch": NAME, **VIT})
+    assert heads(loaded) == 3
+    assert loaded.audit.aside == "vit_small_patch16_224"
+    config = config_of(f"{NAME}.augreg_in21k", model_args=VIT)
+    loaded = load(tmp_path, vit(), Timm(), config=config, hyper_parameters={"arch": NAME})
+    assert heads(loaded) == 3
+    assert loaded.audit.aside == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "of"),
+    [
+        (
+            config_of(
+                "vit_small_patch14_dinov2",
+                pretrained_cfg={"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 518, 518]},
+            ),
+            "vit_small_patch14_dinov2",
+        ),
+        ({"model_type": "dinov2", "image_size": 518}, "dinov2"),
+        ({"architectures": ["Dinov2Model"], "image_size": 518}, "Dinov2Model"),
+        ({"architectures": 5, "image_size": 518}, "a model that it does not name"),
+        ({"id2label": {"0": "cat", "1": "dog"}}, "a model that it does not name"),
+    ],
+)
+def test_what_weights_cannot_refute_is_not_taken_from_another_model(
+    tmp_path: Path, config: Any, of: str
+) -> None:
+    """Mean, std, names, and a CNN's image size."""
+    state = timm.create_model("test_resnet", num_classes=2).state_dict()
+    loaded = load(tmp_path, state, Timm(backbone="test_resnet"), config=config)
+    assert loaded.stated == Stated(aside=of)
+    assert loaded.network.family.image_size == Timm(backbone="test_resnet").input_size()
+    assert f"config.json beside it is of {of}, left aside" in loaded.audit.summary()
+
+
+def test_a_number_of_classes_of_another_model_hides_no_head(tmp_path: Path) -> None:
+    state = {f"net.{k}": v for k, v in vit(num_classes=0).items()}
+    state |= {"head.weight": torch.ones(5, 48)}
+    family = Timm(backbone=NAME, options={**OPTIONS, "num_heads": 3}, image_size=(32, 32))
+    for architecture in ("resnet18", NAME):
+        loaded = load(tmp_path, state, family, config=config_of(architecture, num_classes=1000))
+        assert loaded.audit.head_from.startswith("head (Linear 48 → 5)")
+    assert loaded.audit.refuted == ("num_classes 1000 (config.json: num_classes)",)
+
+
+def test_a_config_of_a_model_that_did_not_fit_still_advises(tmp_path: Path) -> None:
+    state = timm.create_model("resnet18", num_classes=2).state_dict()
+    with pytest.raises(CheckpointError, match=r"says that it is a resnet18 \(config.json: arch"):
+        load(tmp_path, state, Timm(backbone=NAME), config=config_of("resnet18"))
+
+
 # Taking what is not set.
+
+
+def test_an_activation_leaves_no_trace_and_is_taken(tmp_path: Path) -> None:
+    said = {"backbone": NAME, **VIT, "act_layer": "relu", "norm_layer": "layernorm"}
+    loaded = load(tmp_path, vit(act_layer="relu"), Timm(), hyper_parameters=said)
+    blocks: Any = loaded.network.module.blocks
+    assert isinstance(blocks[0].mlp.act, torch.nn.ReLU)
+    assert "act_layer relu (hyper_parameters.act_layer)" in loaded.audit.taken
+    set_ = Timm(backbone=NAME, options={**OPTIONS, "num_heads": 3, "act_layer": "gelu"})
+    (warning,) = load(tmp_path, vit(), set_, hyper_parameters=said).warnings
+    assert "act_layer is relu, and model.options.act_layer=gelu is used" in warning
+
+
+@pytest.mark.parametrize("value", ["torch.nn.ReLU", "", None, 3, ["relu"]])
+def test_what_timm_does_not_take_for_an_activation(tmp_path: Path, value: Any) -> None:
+    said = {"backbone": NAME, **VIT, "act_layer": value}
+    loaded = load(tmp_path, vit(), Timm(), hyper_parameters=said)
+    assert "act_layer" not in loaded.network.family.options
 
 
 @pytest.mark.parametrize(
@@ -301,6 +426,75 @@ def test_two_architectures_are_none(tmp_path: Path) -> None:
     said = {"backbone": NAME, "encoder": "resnet18", **VIT}
     with pytest.raises(CheckpointError, match=r"model\.backbone is not set(.|\n)*looks like a ViT"):
         load(tmp_path, vit(), Timm(), hyper_parameters=said)
+
+
+def test_another_architecture_in_the_file_is_said_and_its_options_are_not_taken(
+    tmp_path: Path,
+) -> None:
+    state = timm.create_model(NAME, num_classes=4, depth=1).state_dict()
+    said = {"backbone": "vit_small_patch16_224", "num_heads": 6, "mean": [0.5], "std": [0.5]}
+    family = Timm(backbone=NAME, options={"depth": 1})
+    loaded = load(tmp_path, state, family, hyper_parameters=said)
+    assert heads(loaded) == 3
+    assert loaded.warnings == ()
+    assert loaded.stated.mean == (0.5,)
+    assert loaded.audit.refuted == (
+        "backbone vit_small_patch16_224 (hyper_parameters.backbone)",
+        "num_heads 6 (hyper_parameters.num_heads)",
+    )
+
+
+def test_what_is_set_and_refutes_what_is_stated_is_said(tmp_path: Path) -> None:
+    said = {"backbone": NAME, **VIT, "depth": 12, "classes": ["a", "b"]}
+    loaded = load(tmp_path, vit(), Timm(options={"depth": 2}), hyper_parameters=said)
+    assert loaded.audit.refuted == (
+        "depth 12 (hyper_parameters.depth)",
+        "names of 2 classes (hyper_parameters.classes)",
+    )
+
+
+def test_claims_that_need_each_other_are_taken_beside_a_wrong_one(tmp_path: Path) -> None:
+    """A width of 64 cannot be built with the 3 heads of the name."""
+    options = {"embed_dim": 64, "num_heads": 4}
+    said = {"backbone": NAME, **VIT, **options, "qkv_bias": False}
+    loaded = load(tmp_path, vit(**options), Timm(), hyper_parameters=said)
+    assert heads(loaded) == 4
+    assert loaded.audit.refuted == ("qkv_bias false (hyper_parameters.qkv_bias)",)
+
+
+def test_a_wrong_width_does_not_hide_the_head_that_is_named(tmp_path: Path) -> None:
+    """None of that width is there."""
+    encoder = timm.create_model(NAME, num_classes=0, depth=1).state_dict()
+    state = {**{f"net.{k}": v for k, v in encoder.items()}, "head.weight": torch.ones(5, 192)}
+    family = Timm(head="head", options={"depth": 1})
+    said = {"backbone": NAME, "embed_dim": 96}
+    loaded = load(tmp_path, state, family, hyper_parameters=said)
+    assert loaded.audit.head_from.startswith("head (Linear 192 → 5)")
+    assert loaded.audit.refuted == ("embed_dim 96 (hyper_parameters.embed_dim)",)
+
+
+@pytest.mark.parametrize("wrong", [{"qkv_bias": False}, {"qk_norm": True}, {}])
+def test_how_often_a_model_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    """As a draft and as decided; where not all that is stated fits, once for each of it as well."""
+    said = {"backbone": NAME, **VIT, "fc_norm": False, **wrong}
+    builds: list[Family] = []
+
+    def counted(family: Family) -> Network:
+        builds.append(family)
+        return building.built(family)
+
+    monkeypatch.setattr(matching, "built", counted)
+    loaded = load(tmp_path, vit(), Timm(), hyper_parameters=said)
+    assert (heads(loaded), len(loaded.audit.refuted)) == (3, len(wrong))
+    assert len(loaded.audit.taken) + len(loaded.audit.refuted) == len(said)
+    assert len(builds) == (2 + len(said) + 2 if wrong else 2)
+    builds.clear()
+    other = timm.create_model("resnet18", num_classes=4).state_dict()
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load(tmp_path, other, Timm(), hyper_parameters=said)
+    assert len(builds) == 2 + len(said) + 2
 
 
 # Contradictions.

@@ -120,3 +120,8 @@ def test_other_channels_get_the_average_of_rgb():
 def test_a_spec_travels():
     spec = Timm(backbone="test_vit", image_size=(32, 32), options={"depth": 1})
     assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_an_activation_that_timm_does_not_know_is_a_wrong_option() -> None:
+    with pytest.raises(ConfigError, match=r"timm cannot build it with .*act_layer=foo"):
+        Timm(backbone="test_vit", options={"act_layer": "foo"}).build()

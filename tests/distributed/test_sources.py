@@ -101,7 +101,7 @@ WRONG = {
     "stop": r"Odd was to read row 3 of test: it gave 0 of 1",
     "skip": r"Odd was to read row 3 of test: it gave 0 of 1",
     "raise": r"Odd raised OddError while reading row 3 of test \(odd_source\.py, line \d+\): a",
-    "wide": r"Odd was to read row 3 of test: row 3: the image of 'test_003' is uint16, and the first",
+    "wide": r"Odd was to read row 3 of test: row 3: the image of 'test_003' is uint16",
 }
 
 

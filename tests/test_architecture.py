@@ -23,7 +23,7 @@ LAYERS: dict[str, set[str]] = {
     "filetypes": set(),
     "patience": {"errors"},
     "data": {"errors", "filetypes", "patience", "types"},
-    "models": {"errors", "types"},
+    "models": {"errors", "patience", "types"},
     "introspect": {"errors", "models"},
     "rendering": {"errors", "types"},
     "store": {"errors", "types"},

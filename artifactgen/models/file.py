@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifactgen.errors import CheckpointError, did_you_mean, printable
+from artifactgen.patience import is_of_the_machine
 
 _ENDINGS = (".ckpt", ".pth", ".pt", ".safetensors", ".bin", ".tar", ".th", ".pkl", ".pickle")
 _HEAD_BYTES = 512
@@ -90,6 +91,8 @@ def check(path: Path) -> None:
         with path.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
     except OSError as error:
+        if is_of_the_machine(error):
+            raise
         raise CheckpointError(f"ckpt_path={path}: cannot be read ({error.strerror}).") from error
     if reason := _not_a_checkpoint(path, head):
         raise CheckpointError(f"ckpt_path={path}: {reason}")

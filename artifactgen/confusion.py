@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from artifactgen.labels import Labels
 from artifactgen.types import UNKNOWN_LABEL
 
 _LEAST_RECORDS = 16
@@ -24,7 +25,7 @@ _LEAST_OF_A_CLASS = 5
 """Of fewer records, the worst class is a matter of luck."""
 _NEAR_CHANCE, _AT_MOST = 0.15, 0.5
 """A model is near chance if its skill is hardly above 0, and surely not good."""
-_PLAINLY_GOOD, _GOOD_IN_ANOTHER_ORDER = 0.7, 0.4
+_PLAINLY_GOOD = 0.7
 """What the skill surely is above."""
 _LEAST_GAIN = 0.15
 _LEAST_RECORDS, _RECORDS_PER_CLASS = 16, 3
@@ -137,7 +138,9 @@ class Confusion:
             for (label, predicted), count in self.pairs.items()
         )
         is_better = explained.accuracy - self.accuracy >= _LEAST_GAIN
-        return order if is_better and explained.surely[0] >= _GOOD_IN_ANOTHER_ORDER else {}
+        # Classes that change places among themselves: else one is but taken for another.
+        is_order = set(order.values()) == set(order)
+        return order if is_better and is_order and explained.is_plainly_good else {}
 
     def line(self, names: Sequence[str]) -> str:
         """`343 of 358 right (95.8 %); worst: three 71 %`."""
@@ -148,21 +151,23 @@ class Confusion:
             if records >= _LEAST_OF_A_CLASS
         }
         worst = min(shares, key=lambda label: shares[label], default=None)
-        if worst is None or self.right == self.records or len(self.by_class) < 2:
+        if worst is None or shares[worst] == 1 or len(self.by_class) < 2:
             return text
-        return f"{text}; worst: {names[worst]} {100 * shares[worst]:.0f} %"
+        name = f"class {names[worst]}" if names[worst].isdecimal() else names[worst]
+        return f"{text}; worst: {name} {100 * shares[worst]:.0f} %"
 
-    def warning(self, names: Sequence[str]) -> str:
+    def warning(self, labels: Labels) -> str:
         """What the mistakes say of the set-up, in a sentence or two; nothing where they do not."""
-        order = self.explaining_order()
-        if order:
+        if order := self.explaining_order():
             moved = [(label, other) for label, other in order.items() if label != other]
-            shown = ", ".join(f"{names[a]} as {names[b]}" for a, b in moved[:_MAX_NAMED])
+            shown = ", ".join(
+                f"{labels.names[a]} as {labels.names[b]}" for a, b in moved[:_MAX_NAMED]
+            )
             more = f" and {len(moved) - _MAX_NAMED} more" if moved[_MAX_NAMED:] else ""
             return (
                 f"{100 * self.accuracy:.1f} % of {self.records:,} records are right, and another "
                 f"order of the classes would explain it: the model gives {shown}{more}.\n"
-                "Set model.classes to the names of its outputs, in its order."
+                f"{labels.advise(order)}"
             )
         if not self.is_near_chance:
             return ""

@@ -73,13 +73,14 @@ def look(
     while time.monotonic() < deadline and (batch := next(batches, None)):
         seen += batch
         said += _predict(engine, batch)
-    return _judge(job, seen, said)
+    # Of a request for single records, those that were read are others.
+    return _judge(job, seen, said if rows else [])
 
 
 def _judge(job: Job, samples: Sequence[Sample], predictions: Sequence[int]) -> FirstLook:
     labels = [job.labels.of(sample.label) for sample in samples]
     confusion = Confusion({})
-    if job.labels.comparable:
+    if job.labels.comparable and predictions:
         confusion = Confusion.of(np.array(labels), np.array(predictions))
     pixels = PixelRange.of(sample.image_CHW for sample in samples)
     # A model that is plainly right gets the pixels that it expects, whatever they look like.
@@ -88,7 +89,7 @@ def _judge(job: Job, samples: Sequence[Sample], predictions: Sequence[int]) -> F
     return FirstLook(
         pixels=describe(pixels, job.normalization) + _resizing(samples),
         accuracy=confusion.line(job.labels.names) if confusion.records else "",
-        accuracy_warning=confusion.warning(job.labels.names),
+        accuracy_warning=confusion.warning(job.labels),
         doubts=tuple(filter(None, [job.labels.doubt, *stated, *odd])),
     )
 

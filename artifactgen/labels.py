@@ -7,10 +7,12 @@ be compared. Where they do not, and there are not equally many, nothing is compa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from artifactgen.types import UNKNOWN_LABEL
+
+_MAX_LISTED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,23 @@ class Labels:
     """Whether a label counts the same classes as a prediction."""
     doubt: str = ""
     """What is questionable about the comparison, or why there is none; for a person."""
+    are_named: bool = True
+    """Whether the data set has names, and not just numbers."""
 
     def of(self, label: int) -> int:
         """The label of the results for one of the data set; unknown ones stay so."""
         return UNKNOWN_LABEL if label == UNKNOWN_LABEL else self.order[label]
+
+    def advise(self, order: Mapping[int, int]) -> str:
+        """What to set where the classifier gives `order[label]` for a label of the results."""
+        if sorted(order) != list(range(len(self.names))) or len(order) > _MAX_LISTED:
+            return "Set model.classes to the names of its outputs, in its order."
+        if not self.are_named:
+            names = [self.names[order[label]] for label in range(len(order))]
+            return f"Name the labels as the model counts: 'data.classes=[{','.join(names)}]'."
+        outputs = {output: label for label, output in order.items()}
+        names = [self.names[outputs[output]] for output in range(len(order))]
+        return f"Name its outputs, in its order: 'model.classes=[{','.join(names)}]'."
 
 
 def match_labels(
@@ -45,11 +60,11 @@ def match_labels(
     as_they_are = tuple(range(len(names)))
     if not names or not outputs:
         return Labels(tuple(names), as_they_are, comparable=False)
-    if are_named and outputs_are_named:
+    if are_named and (outputs_are_named or set(names) <= set(outputs)):
         return _by_name(names, outputs)
     if len(names) == len(outputs) or (not are_named and len(names) < len(outputs)):
         found = names if are_named and not outputs_are_named else outputs
-        return Labels(tuple(found), as_they_are, comparable=True)
+        return Labels(tuple(found), as_they_are, comparable=True, are_named=are_named)
     return _incomparable(names, outputs)
 
 

@@ -15,7 +15,13 @@ from artifactgen.artifacts.base import BoundArtifact
 from artifactgen.job import Job
 from artifactgen.labels import Labels
 from artifactgen.store.ledger import committed_file
-from artifactgen.store.shardfile import Picture, ShardRows, write_maps, write_shard
+from artifactgen.store.shardfile import (
+    RecordPictures,
+    ShardRows,
+    paths_of,
+    write_maps,
+    write_shard,
+)
 from artifactgen.types import CommittedFile, Failure, Receipt, Sample, Task
 
 _ALWAYS = ("predictions",)
@@ -26,21 +32,6 @@ def kept_arrays(artifacts: Mapping[str, BoundArtifact], *, save_maps: bool) -> f
     columns = [name for artifact in artifacts.values() for name in artifact.columns]
     maps = [name for artifact in artifacts.values() for name in artifact.maps]
     return frozenset([*_ALWAYS, *columns, *(maps if save_maps else ())])
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """The pictures of one record, on disk."""
-
-    files: dict[str, list[str]] = field(default_factory=dict)
-    """Artifact to paths relative to the output directory."""
-    pictures: dict[str, Picture] = field(default_factory=dict)
-    """Path to what lies there."""
-
-    def add(self, artifact: str, path: str, content: bytes) -> None:
-        """Note a picture that was written."""
-        self.files.setdefault(artifact, []).append(path)
-        self.pictures[path] = Picture.of(content)
 
 
 @dataclass(slots=True)
@@ -55,7 +46,8 @@ class GatheredShard:
     positions: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     batches: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
-    drawn: list[Drawn] = field(default_factory=list)
+    pictures: list[RecordPictures] = field(default_factory=list)
+    """Of each record."""
     failures: list[Failure] = field(default_factory=list)
     halved_batches: int = 0
     empty_maps: Counter[str] = field(default_factory=Counter)
@@ -68,8 +60,14 @@ class GatheredShard:
             counts = artifact.count_empty(arrays)
             self.empty_maps.update({f"{name}: {what}": n for what, n in counts.items() if n})
 
-    def add(self, samples: Sequence[Sample], arrays: Mapping[str, NDArray[Any]]) -> None:
+    def add(
+        self,
+        samples: Sequence[Sample],
+        arrays: Mapping[str, NDArray[Any]],
+        pictures: Sequence[RecordPictures],
+    ) -> None:
         """Add a batch; `arrays` have one row for each sample."""
+        self.pictures += pictures
         self.record_ids += [sample.record_id for sample in samples]
         self.positions += [sample.row for sample in samples]
         self.labels += [self.labelling.of(sample.label) for sample in samples]
@@ -103,7 +101,7 @@ class GatheredShard:
     ) -> Receipt:
         """What to report of the shard once its files are written."""
         wanted = task.record_ids
-        pictures = [picture for drawn in self.drawn for picture in drawn.pictures.values()]
+        pictures = [picture for record in self.pictures for _, picture in paths_of(record)]
         failures = (f for f in self.failures if not wanted or f.record_id in wanted)
         return Receipt(
             task.shard,
@@ -124,8 +122,7 @@ class GatheredShard:
         index = {"rows": _int64(self.positions), "labels": _int64(self.labels)}
         return ShardRows(
             record_ids=self.record_ids,
-            files=[drawn.files for drawn in self.drawn],
-            pictures=[drawn.pictures for drawn in self.drawn],
+            pictures=self.pictures,
             columns={**index, **self._columns(*kept, *_ALWAYS)},
         )
 

@@ -29,9 +29,10 @@ from artifactgen.device import device_name, make_reproducible, resolve_device
 from artifactgen.engine import InFlight, finite_rows
 from artifactgen.errors import RecordError, RunError
 from artifactgen.job import Job
-from artifactgen.shard import Drawn, GatheredShard, kept_arrays
+from artifactgen.shard import GatheredShard, kept_arrays
 from artifactgen.store.atomic import sync_filesystem, write_bytes
 from artifactgen.store.ledger import commit, remove_former_pictures
+from artifactgen.store.shardfile import Picture, RecordPictures, paths_of
 from artifactgen.types import Failure, Receipt, Sample, Shard, Task
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -47,7 +48,7 @@ class _Drawing:
 
     samples: Sequence[Sample] = ()
     arrays: Arrays = field(default_factory=dict)
-    futures: Sequence[Future[Drawn | Failure]] = ()
+    futures: Sequence[Future[RecordPictures | Failure]] = ()
 
 
 class Worker:
@@ -104,7 +105,7 @@ class Worker:
 
     def _remove_former(self, task: Task, gathered: GatheredShard) -> None:
         """Remove the pictures of records that were good when the shard was done before."""
-        drawn = {path for record in gathered.drawn for path in record.pictures}
+        drawn = {path for record in gathered.pictures for path, _ in paths_of(record)}
         job = self._job
         remove_former_pictures(
             job.layout, task.scope, task.shard, but=drawn, fingerprint=job.fingerprint
@@ -163,7 +164,7 @@ class Worker:
 
     def _start_drawing(
         self, task: Task, samples: Sequence[Sample], arrays: Arrays
-    ) -> list[Future[Drawn | Failure]]:
+    ) -> list[Future[RecordPictures | Failure]]:
         """Let the writer threads draw a batch, a record each."""
         split = task.shard.split
         return [
@@ -171,18 +172,18 @@ class Worker:
             for i, sample in enumerate(samples)
         ]
 
-    def _draw(self, split: str, sample: Sample, arrays: Arrays) -> Drawn | Failure:
+    def _draw(self, split: str, sample: Sample, arrays: Arrays) -> RecordPictures | Failure:
         """Draw and write the pictures of one record: all of them, or none."""
         layout = self._job.layout
-        drawn = Drawn()
+        drawn: dict[str, dict[str, Picture]] = {}
         try:
             view = make_view(self._job, sample, arrays)
             for name, artifact in self._engine.artifacts.items():
                 for path, content in artifact.draw(view, arrays):
                     write_bytes(layout.root / path, content, temp_dir=layout.temp, durable=False)
-                    drawn.add(name, path, content)
+                    drawn.setdefault(name, {})[path] = Picture.of(content)
         except RecordError as error:
-            for path in drawn.pictures:
+            for path, _ in paths_of(drawn):
                 (layout.root / path).unlink()
             return Failure(sample.record_id, split, sample.row, "draw", str(error))
         return drawn
@@ -190,11 +191,11 @@ class Worker:
     def _gather(self, gathered: GatheredShard, drawing: _Drawing) -> None:
         """Wait for the pictures of a batch; what could not be drawn is no part of the shard."""
         results = [future.result() for future in drawing.futures]
-        keep = [i for i, result in enumerate(results) if isinstance(result, Drawn)]
+        keep = [i for i, result in enumerate(results) if not isinstance(result, Failure)]
         arrays = {name: array[keep] for name, array in drawing.arrays.items()}
+        pictures = [result for result in results if not isinstance(result, Failure)]
         gathered.failures += [result for result in results if isinstance(result, Failure)]
-        gathered.drawn += [result for result in results if isinstance(result, Drawn)]
-        gathered.add([drawing.samples[i] for i in keep], arrays)
+        gathered.add([drawing.samples[i] for i in keep], arrays, pictures)
         if keep:
             gathered.count_empty(self._engine.artifacts, arrays)
 

@@ -150,18 +150,20 @@ def _require_known(catalog: Catalog, outputs: int) -> None:
         return
     record_id, label = catalog.highest_label
     if label >= outputs:
+        advice = "" if label > outputs else "If they count from 1, subtract 1 in the data set. "
         raise DataError(
             f"{record_id} has the label {label}, and the model has {outputs} classes (0 to "
-            f"{outputs - 1}). Do the labels count from 1? If they are of other classes than the "
-            "model's, name them: data.classes."
+            f"{outputs - 1}). {advice}If the labels are of other classes than the model's, name "
+            f"them all by data.classes, and set model.num_classes={outputs}."
         )
 
 
 def class_names(outputs: int, catalog: Catalog) -> tuple[str, ...]:
     """Names of the classifier's outputs: the data set's where they are as many, else indices."""
-    if outputs == len(catalog.classes):
-        return catalog.classes
-    return tuple(str(index) for index in range(outputs))
+    numbers = tuple(str(index) for index in range(outputs))
+    # Names that are its numbers in another order say which of them a label means.
+    is_named = len(catalog.classes) == outputs and set(catalog.classes) != set(numbers)
+    return catalog.classes if is_named else numbers
 
 
 def output_names(settings: Settings, stated: Stated, outputs: int) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
@@ -48,7 +50,8 @@ def run_hydra(arguments: Sequence[str]) -> int:
     main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="artifacts")
     try:
         sys.argv = [PROGRAM, *prepare(arguments)]
-        main(run_job)()
+        with _fonts_apart():
+            main(run_job)()
     except KeyboardInterrupt:
         log_error(f"Interrupted. What is done stays done. Resume with:\n  {command}")
         return INTERRUPTED
@@ -61,6 +64,20 @@ def run_hydra(arguments: Sequence[str]) -> int:
     except ArtifactGenError as error:  # of a job of a sweep, which has told it
         return _exit_code(error, command)
     return 0
+
+
+@contextmanager
+def _fonts_apart() -> Iterator[None]:
+    """Let matplotlib list fonts in a folder that goes with us: it would write into the home."""
+    if "MPLCONFIGDIR" in os.environ:
+        yield
+        return
+    with TemporaryDirectory(prefix="artifactgen-fonts-") as folder:
+        os.environ["MPLCONFIGDIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["MPLCONFIGDIR"]
 
 
 def register_resolvers() -> None:

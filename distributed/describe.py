@@ -65,7 +65,8 @@ def plan(run: Run, ready: Preflight, who: Workers, devices: Devices) -> Iterator
     """Shards, records, files and bytes to come."""
     records = sum(scope.records for scope in run.scopes)
     for scope in run.scopes:
-        yield f"Plan: {scope.name}, {scope.records:,} records in {len(scope.shards):,} shards"
+        shards = counted(len(scope.shards), "shard")
+        yield f"Plan: {scope.name}, {counted(scope.records, 'record')} in {shards}"
     yield (
         f"Plan: {records * ready.pictures_per_record:,} pictures, "
         f"about {size(records * ready.bytes_per_record)} in all"
@@ -91,7 +92,8 @@ def resumed(
     """What is there already; nothing for a new run."""
     total = sum(len(scope.shards) for scope in scopes)
     if len(tasks) < total:
-        yield f"Resuming: {total - len(tasks)} of {total} shards are done, {len(tasks)} are left"
+        there = f"{total - len(tasks):,} of {counted(total, 'shard')}"
+        yield f"Resuming: {there} done, {len(tasks):,} left"
 
 
 def outcome(records: int, failures: int, seconds: Mapping[str, float]) -> str:
@@ -99,14 +101,26 @@ def outcome(records: int, failures: int, seconds: Mapping[str, float]) -> str:
     stages = ", ".join(
         f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total"
     )
-    return (
-        f"Done: {records:,} records, {failures:,} failed, {duration(seconds['total'])} ({stages})"
-    )
+    took = f"{duration(seconds['total'])} ({stages})"
+    return f"Done: {counted(records, 'record')}, {failures:,} failed, {took}"
 
 
 def where(layout: Layout) -> str:
     """Where to look."""
     return f"See {layout.root / 'summary.md'}" if layout.success.exists() else f"See {layout.root}"
+
+
+def complete(run: Run) -> str:
+    """Where to look, and what failed, of a run that is complete."""
+    results = (run.result(scope.name) or {} for scope in run.scopes)
+    failed = sum(result.get("failures", 0) for result in results)
+    again = f"{counted(failed, 'record')} failed; retry_failures=true does them again. "
+    return (again if failed else "") + where(run.layout)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 record`, `1,200 records`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def size(size_bytes: float) -> str:

@@ -10,6 +10,7 @@ from itertools import chain
 
 from artifactgen.artifacts.base import Artifact
 from artifactgen.assembly import Assembly
+from artifactgen.confusion import Confusion
 from artifactgen.device import Devices
 from artifactgen.errors import ConfigError, OutputError, RunError, UsageError, forbid_exit
 from artifactgen.pages.base import MergedRun, Page
@@ -30,10 +31,11 @@ from artifactgen.store.output import (
 from artifactgen.types import Receipt, Shard, Task
 from distributed import describe
 from distributed.build import build, resolved
-from distributed.finish import finish, recipe
+from distributed.finish import finish, merged_results, recipe
 from distributed.progress import watch
 from distributed.run import Run
 from distributed.runners.base import Workers
+from distributed.verdict import read_confusions
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +111,8 @@ def _warn(run: Run, warnings: Sequence[str]) -> None:
         log.warning("WARNING: %s", warning)
     if warnings and run.settings.strict:
         raise ConfigError(
-            f"strict=true: {len(warnings)} warning(s), see above. Mend the set-up, or leave out "
-            "strict=true to go on in spite of them."
+            f"strict=true: {describe.counted(len(warnings), 'warning')}, see above. "
+            "Mend the set-up, or leave out strict=true to go on in spite of them."
         )
 
 
@@ -207,10 +209,13 @@ def _do(run: Run, ready: Preflight, devices: Devices) -> None:
     with run.clock("merge"):
         for scope in open_scopes:
             merge(layout, scope, [done[shard] for shard in scope.shards], recipe(run, ready))
+    results = merged_results(run)
+    confusions: dict[str, Confusion] = {}
     if not run.settings.record_id:
         with run.clock("pages"):
-            _write_pages(run, MergedRun(ready.job, ready.excerpts))
-    finish(run, ready, workers)
+            confusions = read_confusions(layout, ready.job.labels, results)
+            _write_pages(run, MergedRun(ready.job, ready.excerpts, confusions))
+    finish(run, ready, workers, results, confusions)
 
 
 def _receipts(
@@ -258,7 +263,8 @@ def _done_before(run: Run, scopes: Sequence[Scope], *, device: str) -> dict[Shar
     if not run.settings.retry_failures or not failed:
         return done
     records = sum(len(receipt.failures) for receipt in failed)
-    log.info("retry_failures: %d records failed, in %d shards", records, len(failed))
+    shards = describe.counted(len(failed), "shard")
+    log.info("retry_failures: %s failed, in %s", describe.counted(records, "record"), shards)
     return {shard: receipt for shard, receipt in done.items() if not receipt.failures}
 
 

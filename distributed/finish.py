@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from artifactgen import __version__
-from artifactgen.errors import RunError
+from artifactgen.confusion import Confusion
+from artifactgen.errors import ConfigError, RunError
 from artifactgen.preflight import Preflight
 from artifactgen.reducer import Recipe
 from artifactgen.store.atomic import write_json
@@ -46,17 +47,28 @@ def _status(run: Run, ready: Preflight) -> dict[str, str]:
     return {**ready.status, **dict.fromkeys(run.inputs.switched_off, "off")}
 
 
-def finish(run: Run, ready: Preflight, workers: Workers) -> None:
+def finish(
+    run: Run,
+    ready: Preflight,
+    workers: Workers,
+    results: Mapping[str, dict[str, Any]],
+    confusions: Mapping[str, Confusion],
+) -> None:
     """Report a run whose scopes are merged, and declare it complete.
+
+    Args:
+        run: the command.
+        ready: what was found out before.
+        workers: who did the work.
+        results: see `merged_results`.
+        confusions: split to labels against predictions.
 
     Raises:
         RunError: more records failed than `max_failures` allows.
+        ConfigError: with `strict`, the accuracy says that the set-up is wrong.
     """
-    if run.settings.record_id:
-        results = {run.scopes[0].name: run.result(run.scopes[0].name) or {}}
-    else:
-        results = _merged_splits(run)
-        verdict = judge(run, ready, results)
+    verdict = judge(ready.job.labels, confusions, results)
+    if not run.settings.record_id:
         _report(run, ready, workers, results, verdict)
         _tell(verdict)
     own = [results[scope.name] for scope in run.scopes]
@@ -65,6 +77,11 @@ def finish(run: Run, ready: Preflight, workers: Workers) -> None:
     for name in foreign_files(run.layout):
         log.info("%s is not of this program, and was left alone.", run.layout.root / name)
     _check_failures(run, results)
+    if verdict.of_accuracy and run.settings.strict:
+        raise ConfigError(
+            "strict=true: everything is done, and the accuracy says that the set-up is wrong, see "
+            "above. Mend it and give another output_dir, or leave out strict=true to accept this."
+        )
     if not run.settings.record_id:
         success = {"fingerprint": run.inputs.fingerprint, "splits": list(results)}
         write_json(run.layout.success, success, temp_dir=run.layout.temp)
@@ -101,8 +118,13 @@ def _check_failures(run: Run, results: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def _merged_splits(run: Run) -> dict[str, dict[str, Any]]:
-    """Results of all splits that are merged in the directory, by this run or an earlier one."""
+def merged_results(run: Run) -> dict[str, dict[str, Any]]:
+    """Results of all splits that are merged in the directory, by this run or an earlier one.
+
+    Of a request for single records, its own alone.
+    """
+    if run.settings.record_id:
+        return {run.scopes[0].name: run.result(run.scopes[0].name) or {}}
     names = list(dict.fromkeys((*run.inputs.all_splits, *(scope.name for scope in run.scopes))))
     results = {name: run.result(name) for name in names}
     return {name: result for name, result in results.items() if result is not None}
@@ -134,7 +156,8 @@ def _report(
         },
         first_look={"pixels": ready.first_look.pixels, "accuracy": ready.first_look.accuracy},
         accuracy=verdict.report(),
-        warnings=(*ready.first_look.doubts, *verdict.warnings),
+        warnings=(*ready.first_look.doubts, *verdict.of_accuracy),
+        empty_maps=verdict.of_maps,
         workers=workers.count,
         started=run.clock.started,
         seconds=run.clock.with_total(),

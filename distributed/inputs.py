@@ -18,7 +18,7 @@ from artifactgen.pages.base import Page
 from artifactgen.store.fingerprint import fingerprint
 from distributed.instantiate import instantiate
 from distributed.runners.base import Runner
-from distributed.settings import ArtifactSettings, ClassSettings, Settings
+from distributed.settings import ArtifactSettings, ClassSettings, Settings, texts
 
 _PLACES = ("root", "path")
 """Options of sources that say where the data lies, not what it is."""
@@ -105,6 +105,8 @@ def _make_page(name: str, page: ClassSettings) -> Page:
 def build_source(settings: Settings) -> Source:
     """The data set's options, checked."""
     options = {**settings.data.options, "image_size": settings.data.image_size}
+    if "classes" in options:
+        options["classes"] = texts(options["classes"])
     return instantiate(settings.data.target, options, section="data", base=Source)  # type: ignore[type-abstract]
 
 

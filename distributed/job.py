@@ -83,7 +83,7 @@ def _begin(run: Run) -> None:
         log.info(line)
     # Before the right to write is looked at: what is complete may lie in an archive.
     if run.layout.state.is_dir() and not run.changes() and run.is_complete():
-        log.info("Complete: nothing to do. %s", describe.where(run.layout))
+        log.info("Complete: nothing to do. %s", describe.complete(run))
         return
     data_root = getattr(run.inputs.source, "root", None)
     check_output(run.layout, data_root=Path(data_root) if data_root else None)

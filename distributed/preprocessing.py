@@ -35,10 +35,10 @@ def build_normalization(
             )
         if said and not asked:
             stated_in.append(stated.source[name])
-        elif said and not _is_equal(said, used[name]):
+        elif said and not any(_is_equal(said, values) for values in _scaled(used[name])):
             doubts.append(
                 f"{checkpoint}: {stated.source[name]} is {shown(said)}, and {section}.{name}="
-                f"{shown(used[name])} is used. Set data.{name}={shown(said)} "
+                f"{shown(used[name])} is used. Set {section}.{name}={shown(said)} "
                 "unless you know better."
             )
     return Normalization(
@@ -61,6 +61,11 @@ def _stated(stated: Stated, name: str, family: Family) -> tuple[float, ...] | No
     """What the checkpoint states, where it could be of this model."""
     values: tuple[float, ...] | None = getattr(stated, name)
     return values if values is not None and len(values) in (1, family.in_chans) else None
+
+
+def _scaled(values: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+    """Values as they are, and those for [0, 255] as for [0, 1]."""
+    return values, tuple(value / 255 for value in values)
 
 
 def _is_equal(some: tuple[float, ...], others: tuple[float, ...]) -> bool:

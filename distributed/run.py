@@ -117,13 +117,20 @@ class Run:
             return False
         if not all(report.exists() for report in reports):
             return False
-        if self.pages_changed():
+        if self.pages_changed() or (self.settings.strict and self._was_doubted()):
             return False
         return not any(
             page.is_due(self.layout, scope.name)
             for page in self.inputs.pages.values()
             for scope in self.scopes
         )
+
+    def _was_doubted(self) -> bool:
+        """Whether the reports warn of the set-up."""
+        try:
+            return bool(read_json(self.layout.root / "run.json")["warnings"])
+        except (ValueError, KeyError):
+            return True
 
 
 def _is_of_content(change: str) -> bool:

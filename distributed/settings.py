@@ -39,6 +39,13 @@ def _channels(value: Any) -> Any:
     return (value,) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def texts(value: Any) -> Any:
+    """Names that look like whole numbers arrive as numbers."""
+    if not isinstance(value, list):
+        return value
+    return [str(item) if type(item) is int else item for item in value]
+
+
 def _names(value: Any) -> Any:
     """One name or a list, without doubles."""
     items = [value] if isinstance(value, str) else value
@@ -81,7 +88,7 @@ class ModelSettings(_OpenSection):
 
     num_classes: Annotated[int, Field(ge=0)] | None = None
     in_chans: Annotated[int, Field(gt=0)] = 3
-    classes: tuple[str, ...] | None = None
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(texts)] = None
     mean: Mean | None = None
     std: Std | None = None
     compile: bool = False

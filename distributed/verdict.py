@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from artifactgen.confusion import Confusion
-from artifactgen.preflight import Preflight
+from artifactgen.labels import Labels
+from artifactgen.store.layout import Layout
 from artifactgen.store.predictions import read_predictions
-from distributed.run import Run
 
 _LEAST_RECORDS = 16
 """Maps that are empty for fewer records may be so by chance."""
@@ -25,8 +25,15 @@ class Verdict:
     """Of the classes that labels and predictions are indices of."""
     confusions: Mapping[str, Confusion]
     """Split to its counts; those without labels or predictions are left out."""
-    warnings: tuple[str, ...]
-    """What all records say; the doubts of the first look stand beside them."""
+    of_accuracy: tuple[str, ...]
+    """What that says of the set-up."""
+    of_maps: tuple[str, ...]
+    """Maps that are empty for every record."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What all records say; the doubts of the first look stand beside them."""
+        return (*self.of_accuracy, *self.of_maps)
 
     def lines(self) -> list[str]:
         """`test: 343 of 358 right (95.8 %); worst: three 71 %`."""
@@ -49,30 +56,35 @@ class Verdict:
         }
 
 
-def judge(run: Run, ready: Preflight, results: Mapping[str, Mapping[str, Any]]) -> Verdict:
+def judge(
+    labels: Labels,
+    confusions: Mapping[str, Confusion],
+    results: Mapping[str, Mapping[str, Any]],
+) -> Verdict:
     """Judge the merged splits of an output directory.
 
     Args:
-        run: the command.
-        ready: what was found out before.
+        labels: of the job.
+        confusions: of each split that has labels and predictions.
         results: of each merged split.
     """
-    labels = ready.job.labels
-    confusions = read_confusions(run, results) if labels.comparable else {}
-    warnings = [
+    of_accuracy = tuple(
         f"{split}: {warning}"
         for split, found in confusions.items()
-        if (warning := found.warning(labels.names))
-    ]
-    return Verdict(labels.names, confusions, (*warnings, *_empty_maps(results)))
+        if (warning := found.warning(labels))
+    )
+    return Verdict(labels.names, confusions, of_accuracy, tuple(_empty_maps(results)))
 
 
-def read_confusions(run: Run, results: Mapping[str, Any]) -> dict[str, Confusion]:
-    """Labels against predictions of every split that has both."""
-    manifests = {split: run.layout.scope(split).manifest for split in results}
+def read_confusions(layout: Layout, labels: Labels, splits: Iterable[str]) -> dict[str, Confusion]:
+    """Labels against predictions of every merged split that has both, where they compare."""
+    if not labels.comparable:
+        return {}
     found = {
-        split: Confusion.total(Confusion.of(*arrays) for arrays in read_predictions(manifest))
-        for split, manifest in manifests.items()
+        split: Confusion.total(
+            Confusion.of(*arrays) for arrays in read_predictions(layout.scope(split).manifest)
+        )
+        for split in splits
     }
     return {split: confusion for split, confusion in found.items() if confusion.records}
 

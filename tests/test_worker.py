@@ -108,7 +108,8 @@ class Done:
 def do(job: Job, shard: Shard = SHARD, *, scope: str = "train", **task: Any) -> Done:
     receipt = Worker(job)(Task(scope, shard, **task))
     rows = read_shard(job.output_dir / receipt.shard_file.path)
-    return Done(receipt, list(rows.record_ids), list(rows.files), dict(rows.columns))
+    files = [{kind: list(paths) for kind, paths in each.items()} for each in rows.pictures]
+    return Done(receipt, list(rows.record_ids), files, dict(rows.columns))
 
 
 def load(job: Job) -> LoadedModel:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from artifactgen.artifacts.base import Excerpts
+    from artifactgen.confusion import Confusion
     from artifactgen.job import Job
     from artifactgen.store.layout import Layout
 
@@ -28,6 +29,8 @@ class MergedRun:
     """Where everything lies, and how to read the images of its records."""
     excerpts: Mapping[str, Excerpts]
     """Kind of artifact to what an overview shows of it."""
+    confusions: Mapping[str, Confusion]
+    """Split to its labels against predictions; not of those without either."""
 
 
 class Page(ABC):

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import Excerpt
-from artifactgen.confusion import Confusion
 from artifactgen.data.reading import read_record
 from artifactgen.job import Job
 from artifactgen.pages.base import MergedRun
@@ -29,9 +28,7 @@ NOT_DRAWN = "not drawn"
 """A class that the record has no picture of, or the place of a picture that is gone."""
 
 
-def make_sheet(
-    run: MergedRun, split: str, records: Sequence[Listed], *, total: int, confusion: Confusion
-) -> Sheet:
+def make_sheet(run: MergedRun, split: str, records: Sequence[Listed], *, total: int) -> Sheet:
     """What the contact sheet shows; columns that would be empty are left out.
 
     Args:
@@ -39,7 +36,6 @@ def make_sheet(
         split: name of the split.
         records: those to show.
         total: records of the split.
-        confusion: of all of them.
     """
     job = run.job
     excerpts = [_excerpts(run, record) for record in records]
@@ -51,7 +47,7 @@ def make_sheet(
         cards = tuple(pool.map(partial(_card, job, split), records, shown))
     assert job.source.image_size is not None
     shown_frame = [f"frame {job.catalog.frame_names[0]}"] if job.catalog.frame_names else []
-    facts = [_extent(records, total), job.model.name, *shown_frame, *_accuracy(job, confusion)]
+    facts = [_extent(records, total), job.model.name, *shown_frame, *_accuracy(run, split)]
     return Sheet(
         title=f"Overview of {split}",
         subtitle="  ·  ".join(facts),
@@ -61,11 +57,12 @@ def make_sheet(
     )
 
 
-def _accuracy(job: Job, confusion: Confusion) -> list[str]:
-    if not (job.labels.comparable and confusion.records):
+def _accuracy(run: MergedRun, split: str) -> list[str]:
+    confusion = run.confusions.get(split)
+    if confusion is None:
         return []
     doubt = ["near chance"] if confusion.is_near_chance else []
-    return [confusion.line(job.labels.names), *doubt]
+    return [confusion.line(run.job.labels.names), *doubt]
 
 
 def _extent(records: Sequence[Listed], total: int) -> str:

@@ -24,18 +24,15 @@ class Overview(Page):
 
     def write(self, run: MergedRun, split: str) -> None:
         # Drawing takes half a second to import; whether a page is due is asked without it.
-        from artifactgen.confusion import Confusion
         from artifactgen.pages.contact_sheet import make_sheet
         from artifactgen.rendering.png import encode_png
         from artifactgen.rendering.sheet import draw_sheet
         from artifactgen.store.atomic import write_bytes
-        from artifactgen.store.predictions import read_predictions
         from artifactgen.store.sample import sample_evenly
 
         layout = run.job.layout
         manifest = layout.scope(split).manifest
         chosen, total = sample_evenly(manifest, most=self.records)
-        confusion = Confusion.total(Confusion.of(*a) for a in read_predictions(manifest))
-        sheet = make_sheet(run, split, chosen, total=total, confusion=confusion)
+        sheet = make_sheet(run, split, chosen, total=total)
         png = encode_png(draw_sheet(sheet), {**run.job.provenance, "Split": split})
         write_bytes(self.path(layout, split), png, temp_dir=layout.temp)

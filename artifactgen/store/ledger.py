@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from artifactgen.store.atomic import read_json, sha256_file, write_json
 from artifactgen.store.fingerprint import fingerprint as checksum
 from artifactgen.store.layout import Layout
-from artifactgen.store.shardfile import Picture, read_shard
+from artifactgen.store.shardfile import Picture, paths_of, read_pictures
 from artifactgen.types import CommittedFile, Failure, Receipt, Shard
 
 _READERS = 16
@@ -49,11 +48,14 @@ def committed(
     file or picture that changed since, by a single bit, is left out: it will be done again. Every
     file is read; many at once, since a shared file system answers each of them late.
     """
-    every = recorded(layout, scope, shards, fingerprint=fingerprint)
-    receipts = [receipt for receipt in every if receipt.device == device]
+
+    def intact(shard: Shard) -> Receipt | None:
+        receipt = _read_entry(layout, scope, shard, fingerprint)
+        same = receipt is not None and receipt.device == device
+        return receipt if same and receipt and _is_whole(layout.root, receipt) else None
+
     with ThreadPoolExecutor(_READERS, thread_name_prefix="resume") as pool:
-        whole = pool.map(partial(_is_whole, layout.root), receipts)
-        return {r.shard: r for r, is_whole in zip(receipts, whole, strict=True) if is_whole}
+        return {receipt.shard: receipt for receipt in pool.map(intact, shards) if receipt}
 
 
 def recorded(
@@ -97,8 +99,8 @@ def remove_former_pictures(
 
 def _pictures(root: Path, receipt: Receipt) -> Iterator[tuple[str, Picture]]:
     """The pictures of a committed shard, by their paths."""
-    for record in read_shard(root / receipt.shard_file.path).pictures:
-        yield from record.items()
+    for record in read_pictures(root / receipt.shard_file.path):
+        yield from paths_of(record)
 
 
 def _is_picture(path: Path, picture: Picture) -> bool:

@@ -31,6 +31,7 @@ _PACKAGES = (
     "hydra-core",
     "opencv-python-headless",
 )
+_RETRY = "Once they are mended, the same command with `retry_failures=true` does them again."
 _TOTALS = "records", "failures", "pictures", "picture_bytes", "halved_batches"
 
 
@@ -51,7 +52,9 @@ class RunFacts:
     accuracy: Mapping[str, Mapping[str, Any]]
     """Split to right and all records, in all and by class, and a summary in words."""
     warnings: Sequence[str]
-    """What looks wrong with the set-up or the maps."""
+    """What looks wrong with the set-up."""
+    empty_maps: Sequence[str]
+    """Which maps are empty for every record, in words."""
     workers: int
     started: datetime
     seconds: Mapping[str, float]
@@ -110,9 +113,10 @@ def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dic
         "artifacts": {name: dict(fact) for name, fact in facts.artifacts.items()},
         "accuracy": dict(facts.accuracy),
         "warnings": list(facts.warnings),
+        "empty_maps": list(facts.empty_maps),
         "first_look": dict(facts.first_look),
         "checkpoint": dict(facts.checkpoint),
-        "device": ", ".join(sorted({share["device"] for share in computed_by})) or "unknown",
+        "device": ", ".join(sorted({share["device"] for share in computed_by})),
         "computed_by": computed_by,
         "workers": facts.workers,
         "versions": {"python": platform.python_version(), **_versions()},
@@ -124,9 +128,9 @@ def run_report(results: Mapping[str, Mapping[str, Any]], facts: RunFacts) -> dic
 
 
 def _computed_by(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Device, host, shards and records, over all splits; nothing of results of older versions."""
+    """Device, host, shards and records, over all splits."""
     shares: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for share in (share for result in results.values() for share in result.get("computed_by", ())):
+    for share in (share for result in results.values() for share in result["computed_by"]):
         amounts = {"shards": share["shards"], "records": share["records"]}
         shares[share["device"], share["host"]].update(amounts)
     return [
@@ -188,7 +192,7 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
         ),
         *_memory_line(counts["halved_batches"]),
         *_accuracy(report["accuracy"]),
-        *_warnings(report["warnings"]),
+        *_warnings((*report["warnings"], *report["empty_maps"])),
         "",
         "| device | host | shards | records |",
         "| --- | --- | ---: | ---: |",
@@ -212,7 +216,7 @@ def summary(report: Mapping[str, Any], failures: Sequence[Failure]) -> str:
         "",
     ]
     if failures:
-        lines += ["## Failed records", "", *(_failure_line(f) for f in failures[:50])]
+        lines += ["## Failed records", "", _RETRY, "", *(_failure_line(f) for f in failures[:50])]
         lines += [f"… and {len(failures) - 50} more, see failures.csv"] if failures[50:] else []
         lines.append("")
     return "\n".join(lines)

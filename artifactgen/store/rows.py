@@ -63,6 +63,6 @@ def _rows(layout: Layout, receipt: Receipt) -> Iterator[Row]:
             int(shard.columns["rows"][i]),
             label=int(shard.columns["labels"][i]),
             prediction=None if predictions is None else int(predictions[i]),
-            files=shard.files[i],
+            files={kind: list(paths) for kind, paths in shard.pictures[i].items()},
             embedding=None if embeddings is None else embeddings[i],
         )

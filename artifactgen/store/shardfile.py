@@ -7,7 +7,7 @@ kept. Only this file knows what their columns are called.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -36,15 +36,22 @@ class Picture(NamedTuple):
         return cls(len(content), isal_zlib.crc32(content))
 
 
+RecordPictures = Mapping[str, Mapping[str, Picture]]
+"""Kind of artifact to the paths of a record's pictures, relative to the output directory, and what
+lies there."""
+
+
+def paths_of(pictures: RecordPictures) -> Iterator[tuple[str, Picture]]:
+    """Every picture of a record by its path."""
+    return (item for of_kind in pictures.values() for item in of_kind.items())
+
+
 @dataclass(frozen=True, slots=True)
 class ShardRows:
     """The records of a shard, one in each row."""
 
     record_ids: Sequence[str]
-    files: Sequence[Mapping[str, Sequence[str]]]
-    """Kind of artifact to its pictures, relative to the output directory."""
-    pictures: Sequence[Mapping[str, Picture]]
-    """Path of each picture to what lies there."""
+    pictures: Sequence[RecordPictures]
     columns: Columns
     """`rows` (position in the split) and `labels`, int64 (n,); `predictions`, int64 (n,), where
     there is a classifier; and the columns of each kind."""
@@ -52,7 +59,7 @@ class ShardRows:
 
 def write_shard(path: Path, rows: ShardRows, *, temp_dir: Path) -> None:
     """Write the file that the reducer reads, atomically and durably."""
-    texts = {"record_ids": rows.record_ids, "files": rows.files, "pictures": rows.pictures}
+    texts = {"record_ids": rows.record_ids, "pictures": rows.pictures}
     strings = {name: [json.dumps(text) for text in column] for name, column in texts.items()}
     write_columns(path, rows.columns, strings=strings, temp_dir=temp_dir)
 
@@ -61,11 +68,22 @@ def read_shard(path: Path) -> ShardRows:
     """Read what `write_shard` wrote."""
     columns, strings = read_columns(path)
     # Ids as JSON, which holds any text.
-    ids, files, pictures = (
-        [json.loads(text) for text in strings[name]] for name in ("record_ids", "files", "pictures")
-    )
-    named = [{path: Picture(*facts) for path, facts in each.items()} for each in pictures]
-    return ShardRows(ids, files, named, columns)
+    ids = [json.loads(text) for text in strings["record_ids"]]
+    return ShardRows(ids, list(map(_pictures, strings["pictures"])), columns)
+
+
+def read_pictures(path: Path) -> list[RecordPictures]:
+    """The pictures of each record alone, without the rest of a shard's file."""
+    with h5py.File(path, "r", locking=False) as file:
+        return list(map(_pictures, file["pictures"].asstr()[()]))
+
+
+def _pictures(text: str) -> RecordPictures:
+    kinds: Mapping[str, Mapping[str, Any]] = json.loads(text)
+    return {
+        kind: {path: Picture(*facts) for path, facts in files.items()}
+        for kind, files in kinds.items()
+    }
 
 
 def write_maps(

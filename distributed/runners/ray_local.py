@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """Descriptors and receipts are all that passes through it."""
 _START_S = 120.0
-_END_S = 20.0
+_INTERRUPTED_S = 5.0
+_END_S = 10.0
 _THREADS_END_S = 3.0
 _WITHOUT = (
     "Run the same command again; debug=true shows what Ray says. cluster=inline goes without Ray."
@@ -113,7 +114,11 @@ def _start(thread: ThreadPool, folder: Path, workers: int, *, quiet: bool) -> No
     errors: list[BaseException] = []
     with _sigterm_kept(), _stderr_to(folder / "start.err") if quiet else nullcontext():
         start = thread.apply_async(ray.init, kwds=options, error_callback=errors.append)
-        start.wait(_START_S)
+        try:
+            start.wait(_START_S)
+        except KeyboardInterrupt:
+            start.wait(_INTERRUPTED_S)  # it cannot be stopped half way
+            raise
     if errors:
         reason = str(errors[0]).strip().partition("\n")[0]
         raise RunError(f"Ray did not start: {reason}\n{_WITHOUT}") from errors[0]

@@ -67,7 +67,7 @@ def test_the_datas_goes_before_the_models_and_both_before_what_is_stated() -> No
         "a.ckpt: hparams.mean is [0.1,0.2,0.3], and data.mean=[0.7] is used. "
         "Set data.mean=[0.1,0.2,0.3] unless you know better.",
         "a.ckpt: hparams.std is [0.4,0.5,0.6], and model.std=[0.9] is used. "
-        "Set data.std=[0.4,0.5,0.6] unless you know better.",
+        "Set model.std=[0.4,0.5,0.6] unless you know better.",
     )
 
 
@@ -75,6 +75,8 @@ def test_what_comes_to_the_same_is_no_contradiction() -> None:
     said = Stated(mean=(0.5,), std=(0.5, 0.5, 0.5), source=WHERE)
     assert made(said, data_mean=(0.5, 0.5, 0.5), data_std=(0.5,)).doubts == ()
     assert made(data_mean=(0.1001, 0.2, 0.3), data_std=STD).doubts == ()
+    of_bytes = [tuple(255 * value for value in values) for values in (MEAN, STD)]
+    assert made(data_mean=of_bytes[0], data_std=of_bytes[1]).doubts == ()
 
 
 def test_what_is_stated_of_other_channels_is_not_taken() -> None:

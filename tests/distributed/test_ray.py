@@ -85,7 +85,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
     home_with_a_token: Path,
 ) -> None:
     home = home_with_a_token if workers == 2 else Path("/dev/null/home")  # cannot be written
-    before = snapshot(home_with_a_token / ".ray")
+    before = snapshot(home_with_a_token)
     for name, value in {
         "HOME": str(home),
         "TMPDIR": f"{workspace.root}/{'d' * 200}",
@@ -98,7 +98,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
     assert f"Workers: {workers} × {find_devices('cpu').name}, 1 thread each, Ray;" in outcome.text
     assert f"Ray: starting {workers} worker" in outcome.text
     assert "36 of 36 records (100 %)" in outcome.text
-    assert snapshot(home_with_a_token / ".ray") == before
+    assert snapshot(home_with_a_token) == before
     assert folders(os.getpid()) == []
     assert_exact(workspace.output, finished.output)
 
@@ -121,7 +121,7 @@ def test_an_interrupted_run_ends_and_can_be_resumed(
     started = workspace.start(EXPERIMENT, CKPT, *RAY, "cluster.workers=1")
     started.wait_for(lambda: entries(workspace.output), what="a first shard")
     started.signal_group(number)
-    outcome = started.finish(timeout_s=60)
+    outcome = started.finish(timeout_s=150)
     assert outcome.exit_code == 130, outcome.text
     assert "Interrupted. What is done stays done. Resume with:" in outcome.text
     assert "Traceback" not in outcome.text, outcome.text
@@ -138,11 +138,16 @@ def test_a_driver_that_is_killed_takes_everything_of_ray_along(
     assert folders(started.process.pid)
     started.process.kill()  # the driver alone: nobody tells its children
     started.finish()
-    deadline = time.monotonic() + 10
-    while folders(started.process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not folders(started.process.pid)
-    assert not [p for p in psutil.process_iter() if starts_from(p, workspace.root)]
+    deadline = time.monotonic() + 30
+
+    def left() -> list[object]:
+        """The janitor goes last."""
+        processes = [p for p in psutil.process_iter() if starts_from(p, workspace.root)]
+        return [*folders(started.process.pid), *processes]
+
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left() == []
     assert workspace.run(EXPERIMENT, CKPT).exit_code == 0
     assert_exact(workspace.output, finished.output)
 

@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on_where_it_was(
     outcome = workspace.run(EXPERIMENT, CKPT)
     assert outcome.exit_code == 0, outcome.text
     left = SHARDS - len(done)
-    assert f"Resuming: {len(done)} of {SHARDS} shards are done, {left} are left" in outcome.text
+    assert f"Resuming: {len(done)} of {SHARDS} shards done, {left} left" in outcome.text
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert_exact(workspace.output, finished.output)
 

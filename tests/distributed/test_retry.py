@@ -99,7 +99,7 @@ def test_mended_records_are_done_in_the_same_directory(
     outcome = workspace.run(*options, RETRY)
     assert outcome.exit_code == 0, outcome.text
     assert "retry_failures: 3 records failed, in 3 shards" in outcome.text
-    assert "Resuming: 16 of 19 shards are done, 3 are left" in outcome.text
+    assert "Resuming: 16 of 19 shards done, 3 left" in outcome.text
     assert "hold other bytes than before. Only shards with failures are read" in outcome.text
     assert failed(workspace.output) == []
     assert good_files(workspace.output) == before
@@ -191,7 +191,7 @@ def test_records_that_fail_again_change_nothing(
     before, expected = good_files(workspace.output), artifacts(workspace.output)
     outcome = workspace.run(*accepted, RETRY)
     assert outcome.exit_code == 0, outcome.text
-    assert "Resuming: 16 of 19 shards are done, 3 are left" in outcome.text
+    assert "Resuming: 16 of 19 shards done, 3 left" in outcome.text
     assert "other bytes" not in outcome.text
     assert failed(workspace.output) == list(BROKEN)
     assert good_files(workspace.output) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_dark_pixels_are_said_with_the_option_that_mends_them(workspace: Workspa
     assert told.exit_code == 0, told.text
     assert "Pixels reach 3,984 of uint16, where white is 65,535" in told.text
     assert "data.max_value=4095?" in told.text
-    assert "near what guessing gives" in told.text
+    assert "% of guessing" in told.text
     mended = run(workspace, "data.max_value=4095")
     assert mended.exit_code == 0, mended.text
     assert warnings(mended) == []
@@ -120,8 +121,33 @@ def test_strict_ends_with_2_before_any_work(workspace: Workspace) -> None:
     write_levels(workspace.root / "levels.h5", images=level_images().astype(np.uint16) * 16)
     outcome = run(workspace, "strict=true")
     assert outcome.exit_code == 2
-    assert "strict=true: 2 warning(s), see above." in outcome.text
+    assert "strict=true: 2 warnings, see above." in outcome.text
     assert not (workspace.root / "out").exists()
+
+
+def test_strict_refuses_what_was_finished_with_warnings(workspace: Workspace) -> None:
+    write_levels(workspace.root / "levels.h5", images=level_images().astype(np.uint16) * 16)
+    assert run(workspace).exit_code == 0
+    outcome = run(workspace, "strict=true")
+    assert outcome.exit_code == 2
+    assert "strict=true: 2 warnings, see above." in outcome.text
+    assert "Complete: nothing to do." in run(workspace).text
+
+
+def test_strict_refuses_what_only_the_whole_run_shows(workspace: Workspace) -> None:
+    """One split among others: few of the first look's records are of it."""
+    labels = level_labels()
+    labels[:12] = (labels[:12] + 1) % 3
+    write_levels(workspace.root / "levels.h5", labels=labels)
+    outcome = run(workspace, "strict=true")
+    assert outcome.exit_code == 2, outcome.text
+    assert "test: 0.0 % of 12 records are right" in outcome.text
+    assert "strict=true: everything is done, and the accuracy says" in outcome.text
+    assert not (workspace.root / "out" / "_SUCCESS.json").exists()
+    assert (workspace.root / "out" / "summary.md").exists()
+    again = run(workspace, "strict=true")
+    assert again.exit_code == 2
+    assert run(workspace).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -152,13 +178,34 @@ def test_classes_in_another_order_are_told_and_mended(workspace: Workspace) -> N
     write_levels(workspace.root / "levels.h5", labels=labels, classes=names)
     outcome = run(workspace)
     assert "another order of the classes would explain it" in outcome.text
-    assert "Set model.classes" in outcome.text
-    mended = run(workspace, f"model.classes=[{','.join(LEVELS)}]", "output_dir=mended")
+    assert "'model.classes=[dark,grey,bright]'" in outcome.text
+    mended = run(workspace, "model.classes=[dark,grey,bright]", "output_dir=mended")
     assert mended.exit_code == 0, mended.text
     assert warnings(mended) == []
     assert "36 of 36 right" in mended.text
     classes = json.loads((workspace.root / "mended" / "classes.json").read_text())
     assert list(classes.values()) == list(LEVELS)
+
+
+def test_labels_without_names_in_another_order_are_told_and_mended(workspace: Workspace) -> None:
+    write_levels(workspace.root / "levels.h5", labels=(level_labels() + 1) % 3, classes=None)
+    outcome = run(workspace)
+    advice = re.search(r"'(data\.classes=\[[\d,]+\])'", outcome.text)
+    assert advice, outcome.text
+    mended = run(workspace, advice[1], "output_dir=mended")
+    assert mended.exit_code == 0, mended.text
+    assert warnings(mended) == []
+    assert "36 of 36 right" in mended.text
+
+
+def test_labels_of_more_classes_than_the_model_has(workspace: Workspace) -> None:
+    labels = np.arange(RECORDS) % 7
+    write_levels(workspace.root / "levels.h5", labels=labels, classes=None)
+    outcome = run(workspace)
+    assert outcome.exit_code == 2
+    assert "the label 6, and the model has 3 classes (0 to 2). If the labels are" in outcome.text
+    options = ["data.classes=[0,1,2,3,4,5,6]", "model.num_classes=3"]
+    assert run(workspace, *options).exit_code == 0
 
 
 def test_labels_of_other_classes_are_said(workspace: Workspace) -> None:
@@ -175,7 +222,7 @@ def test_labels_that_count_from_1_are_refused(workspace: Workspace) -> None:
     outcome = run(workspace)
     assert outcome.exit_code == 2
     assert "has the label 3, and the model has 3 classes (0 to 2)" in outcome.text
-    assert "count from 1?" in outcome.text
+    assert "If they count from 1, subtract 1 in the data set." in outcome.text
 
 
 def test_labels_without_names_need_not_reach_the_last_class(workspace: Workspace) -> None:

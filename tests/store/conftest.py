@@ -45,13 +45,14 @@ def commit_shard() -> CommitShard:
         if rows:
             columns["embeddings"] = np.stack([embedding(row) for row in rows])
             columns["predictions"] = columns["rows"] % 2
-        files = [{"gradcam": [f"gradcam/{row}/class_0.png"]} for row in rows]
         for row in rows:
             picture = layout.root / f"gradcam/{row}/class_0.png"
             picture.parent.mkdir(parents=True, exist_ok=True)
             picture.write_bytes(PICTURE)
-        pictures = [{f"gradcam/{row}/class_0.png": Picture.of(PICTURE)} for row in rows]
-        shard_rows = ShardRows([name(row) for row in rows], files, pictures, columns)
+        pictures = [
+            {"gradcam": {f"gradcam/{row}/class_0.png": Picture.of(PICTURE)}} for row in rows
+        ]
+        shard_rows = ShardRows([name(row) for row in rows], pictures, columns)
         write_shard(path, shard_rows, temp_dir=layout.temp)
         done = Receipt(
             shard,

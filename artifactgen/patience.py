@@ -15,7 +15,17 @@ Done = TypeVar("Done")
 
 PAUSES_S = (3.0, 12.0)
 """Before each further try."""
+_OF_THE_FILE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "ELOOP"),
+        *("ENAMETOOLONG", "EINVAL", "ENXIO", "EOVERFLOW", "EILSEQ"),
+    )
+)
+"""Errors that are of one file, for good. All others are of the machine, its disks and its network,
+and pass: ESTALE, EIO, ETIMEDOUT, EMFILE, ENOMEM, ECONNRESET, EHOSTDOWN and what else there is."""
 _FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+"""What stays until somebody acts, when files are written. (One that is missing may be mounted yet.)"""
 _SHORTAGES = ("out of memory", "allocate memory", "start new thread")
 """What torch and Python call a shortage, in a `RuntimeError`."""
 
@@ -54,3 +64,11 @@ def may_pass(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
         return any(shortage in str(error) for shortage in _SHORTAGES)
     return not (isinstance(error, OSError) and error.errno in _FINAL)
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Whether the system refused to read a file for a reason that is not the file's own.
+
+    Without a number an error is what a library says of the content.
+    """
+    return error.errno is not None and error.errno not in _OF_THE_FILE

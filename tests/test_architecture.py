@@ -23,7 +23,7 @@ LAYERS: dict[str, set[str]] = {
     "filetypes": {"errors"},
     "patience": {"errors"},
     "data": {"errors", "filetypes", "patience", "types"},
-    "models": {"errors", "filetypes", "types"},
+    "models": {"errors", "filetypes", "patience", "types"},
     "introspect": {"errors", "models"},
     "rendering": {"errors", "types"},
     "store": {"errors", "types"},

@@ -109,7 +109,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("what", "write"), FILES.items(), ids=str)
+@pytest.mark.parametrize(("what", "write"), FILES.items(), ids=map(str, FILES))
 def test_a_file_is_told_by_its_content(
     tmp_path: Path, what: str | None, write: Callable[[Path], object]
 ) -> None:

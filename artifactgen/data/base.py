@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from artifactgen.errors import RecordError
+from artifactgen.patience import is_of_the_machine
 from artifactgen.types import Failure, Sample
 
 MAX_ID_LENGTH = 1024
@@ -22,15 +23,6 @@ MAX_ID_LENGTH = 1024
 MAX_CLASSES = 1_000_000
 """Of a data set. A label beyond is a mistake, and each class has a name in memory."""
 
-_OF_THE_FILE = frozenset(
-    getattr(errno, name)
-    for name in (
-        *("ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "ELOOP"),
-        *("ENAMETOOLONG", "EINVAL", "ENXIO", "EOVERFLOW", "EILSEQ"),
-    )
-)
-"""Errors that are of one file, for good. All others are of the machine, its disks and its network,
-and pass: ESTALE, EIO, ETIMEDOUT, EMFILE, ENOMEM, ECONNRESET, EHOSTDOWN and what else there is."""
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 _MAX_REASON = 1000
 
@@ -142,11 +134,9 @@ def is_of_the_file(error: OSError, *, place: Path | None = None) -> bool:
         error: as it was raised.
         place: see `decode_each`.
     """
-    if error.errno is None:
-        return True
     if error.errno in _NOT_THERE and place is not None and _is_gone(place):
         return False
-    return error.errno in _OF_THE_FILE
+    return not is_of_the_machine(error)
 
 
 def _is_gone(folder: Path) -> bool:

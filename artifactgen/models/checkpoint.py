@@ -23,6 +23,7 @@ from torch import Tensor
 from artifactgen.errors import CheckpointError, printable
 from artifactgen.models.file import CheckpointFile
 from artifactgen.models.pickles import Inert, allowed_globals, refused_globals
+from artifactgen.patience import is_of_the_machine
 
 CONTAINERS = (
     "teacher",
@@ -94,6 +95,7 @@ def read_checkpoint(file: CheckpointFile) -> Checkpoint:
     Raises:
         CheckpointError: not a checkpoint, cut, without weights, larger on paper than the file, one
             that would run code, or changed since it was identified.
+        OSError: of a kind that may pass.
     """
     path = file.path
     payload = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -133,6 +135,7 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, *_BROKEN) as error:
+        _let_pass(error)
         raise _broken(path, error) from error
 
 
@@ -145,6 +148,7 @@ def _read_torch(path: Path) -> Any:
             # Files from before torch 1.6 are no archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except _BROKEN as error:
+            _let_pass(error)
             if names := refused_globals(path, error):
                 raise _refusal(path, names) from error
             raise _broken(path, error) from error
@@ -158,6 +162,12 @@ def _check_archive(path: Path) -> None:
         raise ValueError("a compressed archive, which torch.save never writes")
     if any(Path(member.filename).name == "constants.pkl" for member in members):
         raise ValueError("a TorchScript archive: save model.state_dict() instead")
+
+
+def _let_pass(error: Exception) -> None:
+    """Raise what is not the file's fault, such as a stale handle, as it is."""
+    if isinstance(error, OSError) and is_of_the_machine(error):
+        raise error
 
 
 def _broken(path: Path, error: BaseException) -> CheckpointError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from artifactgen.errors import CheckpointError, did_you_mean, printable
 from artifactgen.filetypes import CUT_ARCHIVE, EMPTY, TORCH_FILE, describe_file
+from artifactgen.patience import is_of_the_machine
 
 _ENDINGS = (".ckpt", ".pth", ".pt", ".safetensors", ".bin", ".tar", ".th", ".pkl", ".pickle")
 
@@ -66,6 +67,8 @@ def check(path: Path) -> None:
     try:
         reason = _not_a_checkpoint(path)
     except OSError as error:
+        if is_of_the_machine(error):
+            raise
         raise CheckpointError(f"ckpt_path={path}: cannot be read ({error.strerror}).") from error
     if reason:
         raise CheckpointError(f"ckpt_path={path}: {reason}")

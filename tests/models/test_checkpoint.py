@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import functools
 import gzip
 import hashlib
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data.test_passing_errors import no_file_more
 from omegaconf import OmegaConf
 from omegaconf.base import ContainerMetadata
 from omegaconf.nodes import AnyNode
@@ -70,6 +72,16 @@ def test_averaged_weights_go_first(tmp_path):
 def test_a_file_of_before_torch_1_6(tmp_path):
     path = saved(tmp_path, WEIGHTS, _use_new_zipfile_serialization=False)
     assert_weights(read_checkpoint(path))
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.ckpt"])
+def test_a_machine_out_of_file_handles_is_no_broken_checkpoint(tmp_path, name):
+    path = saved(tmp_path, {"state_dict": WEIGHTS}, name)
+    file = identify(path)
+    for read in (lambda: reading.read_checkpoint(file), lambda: identify(path)):
+        with no_file_more(), pytest.raises(OSError) as caught:
+            read()
+        assert caught.value.errno == errno.EMFILE
 
 
 def test_safetensors(tmp_path):

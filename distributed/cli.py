@@ -11,10 +11,10 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
@@ -47,11 +47,11 @@ def run_hydra(arguments: Sequence[str]) -> int:
     # Else MKL rounds by where arrays happen to lie in memory. (COMPATIBLE is five times slower.)
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us: Hydra neither prints them nor exits
+    _keep_fonts_apart()
     main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="artifacts")
     try:
         sys.argv = [PROGRAM, *prepare(arguments)]
-        with _fonts_apart():
-            main(run_job)()
+        main(run_job)()
     except KeyboardInterrupt:
         log_error(f"Interrupted. What is done stays done. Resume with:\n  {command}")
         return INTERRUPTED
@@ -66,18 +66,13 @@ def run_hydra(arguments: Sequence[str]) -> int:
     return 0
 
 
-@contextmanager
-def _fonts_apart() -> Iterator[None]:
-    """Let matplotlib list fonts in a folder that goes with us: it would write into the home."""
-    if "MPLCONFIGDIR" in os.environ:
-        yield
-        return
-    with TemporaryDirectory(prefix="artifactgen-fonts-") as folder:
-        os.environ["MPLCONFIGDIR"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["MPLCONFIGDIR"]
+def _keep_fonts_apart() -> None:
+    """Let matplotlib keep its list of fonts among temporary files: it would write into the home."""
+    folder = Path(tempfile.gettempdir()) / f"artifactgen-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+            os.environ.setdefault("MPLCONFIGDIR", str(folder))
 
 
 def register_resolvers() -> None:

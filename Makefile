@@ -48,6 +48,7 @@ bench: $(SETUP)  ## Measure exactness and speed against the reference libraries 
 	$(BIN)/python -m benchmarks.speed.one_pass
 	$(BIN)/python -m benchmarks.speed.drawing
 	$(BIN)/python -m benchmarks.speed.pipeline
+	$(BIN)/python -m benchmarks.speed.checks
 
 chaos: $(SETUP)  ## Fifty whole runs beside processes that take CPU and memory: the same bytes (half an hour)
 	PYTHONPATH=.:tests $(BIN)/python -m chaos.same_bytes --runs 50

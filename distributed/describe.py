@@ -41,7 +41,9 @@ def model(built: Built) -> Iterator[str]:
     height, width = job.model.image_size or (0, 0)
     head = f"{job.model.num_classes} classes" if loaded.has_head else "no classifier"
     yield f"Model: {job.model.name}, {height} × {width} pixels, {head}, {job.precision}"
-    yield f"Checkpoint: {job.checkpoint.path.name}, {loaded.audit.summary()}"
+    fit, *more = loaded.audit.summary().split("; ")
+    yield f"Checkpoint: {job.checkpoint.path.name}, {'; '.join((fit, *more[:1]))}"
+    yield from (f"Checkpoint: {part}" for part in more[1:])
 
 
 def artifacts(run: Run, ready: Preflight) -> Iterator[str]:

@@ -69,7 +69,9 @@ def look(
     """
     seen, said = list(samples), list(predictions)
     deadline = time.monotonic() + (_SECONDS if in_haste else math.inf)
-    batches = _batches(_evenly(job, rows, max(0, RECORDS_LOOKED_AT - len(samples))))
+    more = _evenly(job, rows, max(0, RECORDS_LOOKED_AT - len(samples)))
+    ids = {sample.record_id for sample in samples}
+    batches = _batches(sample for sample in more if sample.record_id not in ids)
     while time.monotonic() < deadline and (batch := next(batches, None)):
         seen += batch
         said += _predict(engine, batch)

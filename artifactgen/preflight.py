@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artifactgen.artifacts.base import BoundArtifact, Excerpts, View
+from artifactgen.artifacts.base import BoundArtifact, Excerpts, Trial, View
 from artifactgen.assembly import Assembly, bind_artifacts, make_engine, make_view, subject_of
 from artifactgen.data.reading import read_record, stack
-from artifactgen.engine import finite_rows
+from artifactgen.engine import Engine, finite_rows
 from artifactgen.errors import ConfigError, DataError, RecordError
 from artifactgen.firstlook import FirstLook, look
+from artifactgen.introspect.forward import Pass
 from artifactgen.introspect.grid import require_layer
 from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
@@ -111,13 +112,10 @@ def preflight(
     taps = Taps.union(artifact.calibration_taps for artifact in bound.values())
     forward_pass = engine.forward(images_BCHW, taps)
     calibrated = {name: artifact.calibrate(forward_pass) for name, artifact in bound.items()}
-    trials = {name: artifact.trial() for name, artifact in calibrated.items()}
-    tried = replace(engine, artifacts={name: trial.artifact for name, trial in trials.items()})
-    tensors = tried.compute(forward_pass)
-    arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-    shares = {name: trial.share for name, trial in trials.items()}
-    cost = _measure(on_cpu, samples, tried.artifacts, shares, arrays)
-    of_maps = [d for name, artifact in tried.artifacts.items() for d in artifact.doubts(arrays)]
+    tried = {name: artifact.trial() for name, artifact in calibrated.items()}
+    arrays = _compute(engine, tried, forward_pass)
+    cost = _measure(on_cpu, samples, tried, arrays)
+    of_maps = [doubt for trial in tried.values() for doubt in trial.artifact.doubts(arrays)]
     predictions = arrays["predictions"].tolist() if subject.has_head else []
     if rows is None:
         rows = {split: len(index) for split, index in job.catalog.splits.items()}
@@ -139,6 +137,15 @@ def preflight(
     )
 
 
+def _compute(
+    engine: Engine, tried: Mapping[str, Trial], forward_pass: Pass
+) -> dict[str, NDArray[Any]]:
+    """The arrays of the kinds, as far as they are tried, each of leading dimension B."""
+    artifacts = {name: trial.artifact for name, trial in tried.items()}
+    tensors = replace(engine, artifacts=artifacts).compute(forward_pass)
+    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+
+
 @dataclass(slots=True)
 class _Cost:
     """What a record comes to, on the average; kinds that were tried in part are extrapolated."""
@@ -153,8 +160,7 @@ class _Cost:
 def _measure(
     job: Job,
     samples: Sequence[Sample],
-    artifacts: Mapping[str, BoundArtifact],
-    shares: Mapping[str, float],
+    tried: Mapping[str, Trial],
     arrays: Mapping[str, NDArray[Any]],
 ) -> _Cost:
     """Draw the records, and count. Of those with NaN nothing is drawn: a run has them fail."""
@@ -166,12 +172,12 @@ def _measure(
     for i in finite:
         rows = {name: array[i] for name, array in arrays.items()}
         view = make_view(job, samples[i], rows)
-        for name, artifact in artifacts.items():
-            drawn = _draw(name, artifact, view, rows)
-            cost.pictures += weight * len(drawn) / shares[name]
-            cost.picture_bytes += weight * sum(map(len, drawn.values())) / shares[name]
-    for name, artifact in artifacts.items():
-        cost.maps_bytes += sum(arrays[map_][0].nbytes for map_ in artifact.maps) / shares[name]
+        for name, trial in tried.items():
+            drawn = _draw(name, trial.artifact, view, rows)
+            cost.pictures += weight * len(drawn) / trial.share
+            cost.picture_bytes += weight * sum(map(len, drawn.values())) / trial.share
+    for trial in tried.values():
+        cost.maps_bytes += sum(arrays[map_][0].nbytes for map_ in trial.artifact.maps) / trial.share
     return cost
 
 

@@ -10,7 +10,7 @@ from artifactgen.data.base import Catalog
 from artifactgen.device import Devices, resolve_precision
 from artifactgen.errors import ConfigError, DataError
 from artifactgen.job import Job
-from artifactgen.labels import match_labels
+from artifactgen.labels import Labels, match_labels
 from artifactgen.models.base import Family
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
@@ -56,21 +56,14 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     model = loaded.network.family
     normalization = build_normalization(settings, model, loaded.stated, inputs.checkpoint.path)
     source: Any = inputs.source
-    _require_known(inputs.catalog, model.num_classes or 0)
-    named = output_names(settings, loaded.stated, model.num_classes or 0)
-    classes = named or class_names(model.num_classes or 0, inputs.catalog)
+    classes, labels, loaded = name_classes(settings, inputs.catalog, loaded)
     job = Job(
         source=replace(source, image_size=model.image_size),
         catalog=inputs.catalog,
         model=model,
         checkpoint=inputs.checkpoint,
         classes=classes,
-        labels=match_labels(
-            inputs.catalog.classes,
-            classes,
-            are_named=inputs.catalog.highest_label is None,
-            outputs_are_named=bool(named),
-        ),
+        labels=labels,
         normalization=normalization,
         artifacts=asked if calibrated is None else calibrated.options(asked),
         output_dir=run.layout.root,
@@ -85,11 +78,6 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         save_maps=settings.save_maps,
         import_from=run.import_from,
     )
-    of_classes: tuple[str, ...] = ()
-    if named and settings.model.classes is None:
-        of_classes = (f"names of classes ({loaded.stated.source['classes']})",)
-    taken = (*loaded.audit.taken, *of_classes)
-    loaded = replace(loaded, audit=replace(loaded.audit, taken=taken))
     return Built(job, loaded, asked)
 
 
@@ -142,6 +130,31 @@ def _wanted_classes(settings: Settings, catalog: Catalog) -> int | None:
     if settings.model.classes is not None:
         return len(settings.model.classes)
     return len(catalog.classes) if catalog.classes and catalog.highest_label is None else None
+
+
+def name_classes(
+    settings: Settings, catalog: Catalog, loaded: LoadedModel
+) -> tuple[tuple[str, ...], Labels, LoadedModel]:
+    """Names of the outputs, how labels stand to them, and the model with their source audited.
+
+    Raises:
+        UsageError: labels or names that the classifier has no output for.
+    """
+    outputs = loaded.network.family.num_classes or 0
+    _require_known(catalog, outputs)
+    named = output_names(settings, loaded.stated, outputs)
+    classes = named or class_names(outputs, catalog)
+    labels = match_labels(
+        catalog.classes,
+        classes,
+        are_named=catalog.highest_label is None,
+        outputs_are_named=bool(named),
+    )
+    if named and settings.model.classes is None:
+        of_classes = f"names of classes ({loaded.stated.source['classes']})"
+        audit = replace(loaded.audit, taken=(*loaded.audit.taken, of_classes))
+        loaded = replace(loaded, audit=audit)
+    return classes, labels, loaded
 
 
 def _require_known(catalog: Catalog, outputs: int) -> None:

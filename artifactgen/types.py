@@ -78,6 +78,19 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Which shards are done here, where several independent jobs share a run."""
+
+    index: int
+    """0 to `count` - 1."""
+    count: int
+
+    def holds(self, shard: Shard) -> bool:
+        """Whether a shard is one of this part's."""
+        return shard.index % self.count == self.index
+
+
+@dataclass(frozen=True, slots=True)
 class CommittedFile:
     """A file as it was when it was committed."""
 

@@ -73,6 +73,11 @@ class Layout:
         return self.state / "lock"
 
     @property
+    def jobs(self) -> Path:
+        """Which jobs of a cluster were submitted for this directory; outlives `overwrite=true`."""
+        return self.state / "jobs"
+
+    @property
     def settings(self) -> Path:
         """The settings that decide the bytes of the artifacts, see `fingerprint`."""
         return self.state / "settings.json"

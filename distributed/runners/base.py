@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from artifactgen.errors import ConfigError, RunError, UsageError, forbid_exit, where_raised
 from artifactgen.patience import patiently
-from artifactgen.types import Accelerator, Receipt, Task
+from artifactgen.types import Accelerator, Part, Receipt, Task
 from distributed.cores import threads_for
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class Runner(ABC):
         from artifactgen.device import find_devices  # torch takes seconds to import
 
         return find_devices(accelerator)
+
+    def part(self) -> Part | None:
+        """Which of several independent jobs on one run this is; None = the only one."""
+        return None
 
     @abstractmethod
     def staff(self, devices: Devices, *, tasks: int) -> Workers:

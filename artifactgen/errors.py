@@ -66,6 +66,10 @@ class RunError(ArtifactGenError):
     """The run cannot be completed. What is committed stays, and the run can be resumed."""
 
 
+class RequeuedError(KeyboardInterrupt):
+    """A scheduler will start the run again: this process is to end, and nobody has to act."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names what is nearest to `name` among `known`, or lists what there is.
 

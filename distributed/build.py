@@ -76,7 +76,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         compute_threads=threads_each,
         compiled=settings.model.compile,
         save_maps=settings.save_maps,
-        import_from=run.import_from,
+        import_from=run.request.import_from,
     )
     return Built(job, loaded, asked)
 

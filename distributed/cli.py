@@ -1,7 +1,4 @@
-"""From a command line to an exit code: Hydra composes, and each job of it is built and executed.
-
-Exit codes: 0 complete, 1 the run failed, 2 wrong use found before any work, 130 interrupted.
-"""
+"""From a command line to an exit code: Hydra composes, and each job of it is done or submitted."""
 
 from __future__ import annotations
 
@@ -9,29 +6,42 @@ import argparse
 import os
 import re
 import shlex
-import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from artifactgen.errors import ArtifactGenError, ConfigError, UsageError, did_you_mean
-from distributed.console import log_error, log_to_stderr
-from distributed.job import SWEEP_NAMING, JobFailedError, refuse_launcher, run_job
+from artifactgen.errors import ArtifactGenError, ConfigError, did_you_mean
+from distributed.console import log_error
+from distributed.job import (
+    LAUNCHER,
+    SWEEP_NAMING,
+    JobFailedError,
+    SlurmLauncher,
+    SubmittedEnd,
+    refuse_launcher,
+    run_job,
+)
+from distributed.process import (
+    MISUSED,
+    begin_process,
+    exit_code,
+    tell_error,
+    tell_interruption,
+)
+from distributed.request import Request
 from distributed.usage import PROGRAM, config_dir
 
-MISUSED, INTERRUPTED = 2, 130
 _PATH_WITH_EQUALS = re.compile(
     r"(?P<key>ckpt_path|output_dir|data\.path|data\.root)=(?P<values>[^'\"[({]*=[^'\"[({]*)"
 )
@@ -41,38 +51,40 @@ _PATH_WITH_EQUALS = re.compile(
 def run_hydra(arguments: Sequence[str]) -> int:
     """Compose the configuration of a command line, and do its jobs; the exit code."""
     command = shlex.join([PROGRAM, *arguments])
-    log_to_stderr()
+    begin_process()
     register_resolvers()
-    signal.signal(signal.SIGTERM, _interrupt)
-    # Else MKL rounds by where arrays happen to lie in memory. (COMPATIBLE is five times slower.)
-    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+    _register_launcher()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us: Hydra neither prints them nor exits
-    _keep_fonts_apart()
-    main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="artifacts")
+
+    @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="artifacts")
+    def job(config: DictConfig) -> Request | None:
+        return run_job(config, command)
+
     try:
         sys.argv = [PROGRAM, *prepare(arguments)]
-        main(run_job)()
-    except KeyboardInterrupt:
-        log_error(f"Interrupted. What is done stays done. Resume with:\n  {command}")
-        return INTERRUPTED
+        job()
+    except KeyboardInterrupt as interruption:
+        return tell_interruption(interruption, command)
     except (HydraException, OmegaConfBaseException) as error:
         log_error(explain(error, arguments))
         return MISUSED
+    except SubmittedEnd as end:
+        return end.exit_code
     except JobFailedError as failure:
-        log_error(str(failure.error))
-        return _exit_code(failure.error, command)
+        return tell_error(failure.error, command)
     except ArtifactGenError as error:  # of a job of a sweep, which has told it
-        return _exit_code(error, command)
+        return exit_code(error, command)
     return 0
 
 
-def _keep_fonts_apart() -> None:
-    """Let matplotlib keep its list of fonts among temporary files: it would write into the home."""
-    folder = Path(tempfile.gettempdir()) / f"artifactgen-{os.getuid()}"
-    with suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
-            os.environ.setdefault("MPLCONFIGDIR", str(folder))
+def _register_launcher() -> None:
+    """Make ours what `hydra/launcher=submitit_slurm` chooses, also beside the plugin of that name.
+
+    As a file below `hydra/launcher` it would be checked against that plugin's schema.
+    """
+    Plugins.instance().register(SlurmLauncher)  # the first use imports every plugin
+    settings = yaml.safe_load((config_dir() / "launcher" / f"{LAUNCHER}.yaml").read_text("utf-8"))
+    ConfigStore.instance().store(group="hydra/launcher", name=LAUNCHER, node=settings)
 
 
 def register_resolvers() -> None:
@@ -91,6 +103,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if argument.startswith("hydra/launcher="):
             _refuse_before_hydra(argument.partition("=")[2])
+    if f"hydra/launcher={LAUNCHER}" in arguments and not any(map(_is_cluster, arguments)):
+        arguments = [*arguments, "cluster=slurm"]
     ordered = sorted(arguments, key=_is_override)
     prepared = [part for argument in ordered for part in _as_hydra_takes_it(argument)]
     if "-m" in prepared or "--multirun" in prepared:
@@ -110,12 +124,16 @@ def _is_override(argument: str) -> bool:
     return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
+def _is_cluster(argument: str) -> bool:
+    return argument.startswith("cluster=")
+
+
 def _as_hydra_takes_it(argument: str) -> list[str]:
     if re.fullmatch(r"(\+\+)?model\.options=\{\s*\}", argument):
         # Hydra merges mappings, and an empty one would leave the experiment's options as they are.
         return ["++model.options=null", "++model.options={}"]
-    if re.match(r"model\.options[.=]", argument):
-        return [f"++{argument}"]  # keys that timm knows and our configuration does not
+    if re.match(r"(model\.options|hydra\.launcher)[.=]", argument):
+        return [f"++{argument}"]  # keys that timm knows, or that are refused with those there are
     if argument.lower() in ("debug=true", "debug=false"):
         return ['debug="{}"'.format(argument.lower().partition("=")[2])]
     path = _PATH_WITH_EQUALS.fullmatch(argument)
@@ -181,13 +199,3 @@ def _dotted(content: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from _dotted(value, path)
         elif key not in ("defaults", "_target_"):
             yield path
-
-
-def _exit_code(error: ArtifactGenError, command: str) -> int:
-    if not isinstance(error, UsageError):
-        log_error(f"What is done stays done. Resume with:\n  {command}")
-    return error.exit_code
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

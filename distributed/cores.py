@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -12,11 +13,17 @@ def allowed_cores(cgroup: Path = _CGROUP) -> int:
     """CPU cores that this process may use: by its affinity, and by the quota of its container.
 
     A scheduler limits a job by affinity, a container by the time that it gets: `cpu.max` of
-    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu, or its two older files.
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu, or its two older files. Where SLURM
+    binds nothing, it still says how many are meant for a task.
     """
-    quota = _quota(cgroup)
-    cores = len(os.sched_getaffinity(0))
-    return cores if quota is None else max(1, min(cores, int(quota)))
+    limits = [len(os.sched_getaffinity(0)), _quota(cgroup), _of_task(os.environ)]
+    return max(1, int(min(limit for limit in limits if limit is not None)))
+
+
+def _of_task(environment: Mapping[str, str]) -> int | None:
+    """Cores of a task of SLURM; None outside of one, and where none were asked for."""
+    cores = environment.get("SLURM_CPUS_PER_TASK", "")
+    return int(cores) if "SLURM_PROCID" in environment and cores.isdecimal() else None
 
 
 def _quota(cgroup: Path) -> float | None:

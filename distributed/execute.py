@@ -47,7 +47,7 @@ def execute(run: Run) -> None:
         UsageError: something is wrong that is known before any work.
         RunError: a shard failed, or more records than `max_failures` allows.
     """
-    runner = run.inputs.runner
+    runner = run.runner
     devices = runner.devices(run.settings.accelerator)
     workers = runner.staff(devices, tasks=sum(len(scope.shards) for scope in run.scopes))
     changes, there = run.changes(), recall(run.layout)
@@ -185,7 +185,7 @@ def _do(run: Run, ready: Preflight, devices: Devices) -> None:
         open_scopes = [scope for scope in run.scopes if run.is_open(scope.name)]
         done = _done_before(run, open_scopes, device=devices.name)
     tasks = [task for scope in open_scopes for task in scope.tasks(done)]
-    workers = run.inputs.runner.staff(devices, tasks=len(tasks))
+    workers = run.runner.staff(devices, tasks=len(tasks))
     _check_space(run, ready, records=sum(len(task.record_ids or task.shard) for task in tasks))
     for line in chain(
         describe.workers(workers, devices, ready), describe.resumed(run.scopes, done, tasks)
@@ -228,7 +228,7 @@ def _receipts(
     if not tasks:
         return
     try:
-        yield from run.inputs.runner.run(ready.job, tasks, workers, assembly)
+        yield from run.runner.run(ready.job, tasks, workers, assembly)
     except UsageError as error:
         raise RunError(str(error)) from error
 

@@ -141,8 +141,8 @@ def _report(
     job, audit = ready.job, ready.audit
     status = _status(run, ready)
     facts = RunFacts(
-        command=run.command,
-        configuration=run.configuration,
+        command=run.request.command,
+        configuration=run.request.configuration,
         settings=run.inputs.deciding,
         fingerprint=job.fingerprint,
         checkpoint={

@@ -17,7 +17,7 @@ from artifactgen.models.file import CheckpointFile, check, identify
 from artifactgen.pages.base import Page
 from artifactgen.store.fingerprint import fingerprint
 from distributed.instantiate import instantiate
-from distributed.runners.base import Runner
+from distributed.runners.base import RunnerOptions
 from distributed.settings import ArtifactSettings, ClassSettings, Settings, texts
 
 _PLACES = ("root", "path")
@@ -31,13 +31,12 @@ _USUAL_SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Data set, checkpoint, runner and pages, and what decides the bytes of the artifacts."""
+    """Data set, checkpoint and pages, and what decides the bytes of the artifacts."""
 
     source: Source
     catalog: Catalog
     """With the splits that were asked for."""
     checkpoint: CheckpointFile
-    runner: Runner
     pages: Mapping[str, Page]
     kinds: Mapping[str, ArtifactSettings]
     """The kinds of artifact that are wanted."""
@@ -60,12 +59,6 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
         UsageError: the first thing that is not usable.
     """
     wanted = _wanted(kinds)
-    runner = instantiate(
-        settings.cluster.target,
-        settings.cluster.options,
-        section="cluster",
-        base=Runner,  # type: ignore[type-abstract]
-    )
     pages = {name: _make_page(name, page) for name, page in settings.pages.items()}
     check(settings.ckpt_path)
     source = build_source(settings)
@@ -79,7 +72,6 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
         source=source,
         catalog=replace(catalog, splits={name: catalog.splits[name] for name in splits}),
         checkpoint=checkpoint,
-        runner=runner,
         pages=pages,
         kinds=wanted,
         switched_off=tuple(name for name in kinds if name not in wanted),
@@ -88,6 +80,12 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
         all_splits=usual_order(catalog),
         absent_splits=absent,
     )
+
+
+def build_runner(settings: Settings) -> RunnerOptions:
+    """Who does the work, checked."""
+    cluster = settings.cluster
+    return instantiate(cluster.target, cluster.options, section="cluster", base=RunnerOptions)  # type: ignore[type-abstract]
 
 
 def _wanted(kinds: Mapping[str, ArtifactSettings]) -> dict[str, ArtifactSettings]:

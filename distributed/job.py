@@ -1,32 +1,26 @@
-"""One job: a composed configuration becomes a run. Hydra calls it, here or on a cluster."""
+"""What Hydra calls with a composed configuration: a run here, or one that is submitted."""
 
 from __future__ import annotations
 
-import errno
-import logging
-import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from artifactgen.clock import Clock
-from artifactgen.errors import ArtifactGenError, ConfigError, RunError, forbid_exit
+from artifactgen.errors import ArtifactGenError, ConfigError
 from artifactgen.store.layout import safe_name
-from artifactgen.store.output import check_output
-from distributed import describe
-from distributed.console import log_error, show_tracebacks
-from distributed.inputs import read_inputs
-from distributed.run import Run, plan
-from distributed.settings import parse
-
-log = logging.getLogger(__name__)
+from distributed.console import log_error
+from distributed.perform import perform
+from distributed.request import Request
 
 SWEEP_NAMING = "hydra.job.config.override_dirname.exclude_keys="
 """The override that the command line adds to a sweep, so that jobs are named by what differs."""
+LAUNCHER = "submitit_slurm"
 
 
 class JobFailedError(BaseException):
@@ -37,59 +31,98 @@ class JobFailedError(BaseException):
         self.error = error
 
 
-def run_job(config: DictConfig) -> None:
-    """Do what a configuration says.
+class SubmittedEnd(BaseException):
+    """Carries the exit code of what was submitted out of Hydra."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+def run_job(config: DictConfig, command: str) -> Request | None:
+    """Do what a configuration says; or submit it, where a launcher was chosen that does.
+
+    Args:
+        config: composed.
+        command: what was typed.
+
+    Returns:
+        Of a sweep that is submitted, what this job of it asks for.
 
     Raises:
         JobFailedError: the job of a single run failed.
         ArtifactGenError: a job of a sweep failed; it was reported, and the other jobs go on.
+        SubmittedEnd: it was submitted.
     """
+    hydra = HydraConfig.get()
+    is_single = hydra.mode == RunMode.RUN
     try:
-        with forbid_exit("Code of the configuration", "the job was running", RunError):
-            _run(config)
+        launcher = str(hydra.runtime.choices.get("hydra/launcher"))
+        refuse_launcher(launcher)
+        request = request_of(config, command)
+        if launcher == LAUNCHER and not is_single:
+            return request
+        if launcher == LAUNCHER:
+            raise _submit([request], hydra.launcher)
+        perform(request)
     except ArtifactGenError as error:
-        if HydraConfig.get().mode == RunMode.RUN:
+        if is_single:
             raise JobFailedError(error) from error
         log_error(str(error))
         raise
+    return None
 
 
-def _run(config: DictConfig) -> None:
-    refuse_launcher(str(HydraConfig.get().runtime.choices.get("hydra/launcher")))
+def request_of(config: DictConfig, command: str) -> Request:
+    """What a composed configuration asks for; Hydra's own part of it must be set."""
     composed: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     composed["output_dir"] = str(_own_output_dir(Path(composed["output_dir"])))
-    if composed["debug"] is True:
-        show_tracebacks()
-    settings, kinds = parse(composed)
-    clock, import_from = Clock(), user_modules()
-    sys.path += [folder for folder in import_from if folder not in sys.path]
-    try:
-        with clock("setup"):
-            inputs = read_inputs(settings, kinds)
-            scopes = plan(settings, inputs)
-        _begin(Run(settings, inputs, _command(), composed, scopes, clock, import_from))
-    except OSError as error:
-        raise _explain_os_error(error) from error
-    except MemoryError as error:
-        raise RunError(
-            f"There is not enough memory on this machine. {error}".strip()
-            + "\nFree some, or take less of it: data.batch_size, data.num_workers, cluster.workers."
-        ) from error
+    return Request(composed, command, user_modules())
 
 
-def _begin(run: Run) -> None:
-    """Say what the run is about, and do what is missing of it."""
-    for line in describe.inputs(run):
-        log.info(line)
-    # Before the right to write is looked at: what is complete may lie in an archive.
-    if run.layout.state.is_dir() and not run.changes() and run.is_complete():
-        log.info("Complete: nothing to do. %s", describe.complete(run))
-        return
-    data_root = getattr(run.inputs.source, "root", None)
-    check_output(run.layout, data_root=Path(data_root) if data_root else None)
-    from distributed.execute import execute  # torch and timm take seconds to import
+class SlurmLauncher(Launcher):
+    """Submits all jobs of a sweep as one array."""
 
-    execute(run)
+    # Hydra takes launchers of this package alone, also those that are registered by hand.
+    __module__ = "hydra_plugins.artifactgen"
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Submit what a sweep amounts to.
+
+        Raises:
+            JobFailedError: one of the jobs is wrong; nothing was submitted.
+            SubmittedEnd: they were submitted.
+        """
+        loader = self._context.config_loader
+        requests = []
+        for overrides in job_overrides:
+            config = loader.load_sweep_config(self._config, list(overrides))
+            HydraConfig.instance().set_config(config)
+            with open_dict(config):
+                del config["hydra"]
+            requests.append(self._task(config))
+        try:
+            raise _submit(requests, self._options)
+        except ArtifactGenError as error:
+            raise JobFailedError(error) from error
+
+
+def _submit(requests: Sequence[Request], options: Any) -> SubmittedEnd:
+    from distributed.slurm.submit import submit  # submitit need not be imported for a run here
+
+    if OmegaConf.is_config(options):
+        options = OmegaConf.to_container(options, resolve=True)
+    return SubmittedEnd(submit(requests, options))
 
 
 def user_modules() -> tuple[str, ...]:
@@ -106,10 +139,6 @@ def user_modules() -> tuple[str, ...]:
     return tuple(str(place) for folder in folders for place in (folder.parent, folder))
 
 
-def _command() -> str:
-    return shlex.join(a for a in sys.argv if not a.startswith(SWEEP_NAMING))
-
-
 def _own_output_dir(output_dir: Path) -> Path:
     """In a sweep, a folder for each job, named after what is swept."""
     swept = HydraConfig.get().job.override_dirname
@@ -118,15 +147,9 @@ def _own_output_dir(output_dir: Path) -> Path:
 
 
 def refuse_launcher(launcher: str) -> None:
-    """`ConfigError` for a launcher that the program cannot use yet."""
-    if launcher.startswith("submitit"):
+    """`ConfigError` for a launcher that the program does not know."""
+    if launcher not in ("basic", LAUNCHER):
         raise ConfigError(
-            f"hydra/launcher={launcher}: submitting from here is not available yet.\n"
-            "Submit the same command with slurm/artifacts.sbatch, or run it inside an allocation."
+            f"hydra/launcher={launcher}: runs are submitted by hydra/launcher={LAUNCHER}; without "
+            "a launcher they are done here."
         )
-
-
-def _explain_os_error(error: OSError) -> RunError:
-    if error.errno == errno.ENOSPC:
-        return RunError(f"The disk is full: {error.filename or 'no space left'}. Free some space.")
-    return RunError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from artifactgen.store.output import difference_to, refuse_other_settings
 from artifactgen.store.results import merged
 from artifactgen.types import Receipt
 from distributed.inputs import CONTENT, Inputs, plain
+from distributed.request import Request
+from distributed.runners.base import Runner
 from distributed.settings import Settings
 
 
@@ -25,13 +27,10 @@ class Run:
 
     settings: Settings
     inputs: Inputs
-    command: str
-    """Typed again, it resumes the run."""
-    configuration: Mapping[str, Any]
+    runner: Runner
+    request: Request
     scopes: tuple[Scope, ...]
     clock: Clock
-    import_from: tuple[str, ...] = ()
-    """Folders of the user's own modules."""
 
     @property
     def layout(self) -> Layout:

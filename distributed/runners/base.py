@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,11 @@ class Workers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runner(ABC):
-    """The options of a runner: `cluster` in the configuration."""
+class RunnerOptions(ABC):
+    """`cluster` in the configuration."""
 
     workers: int | None = None
-    """None = one for each GPU, or one on the CPU."""
+    """On each machine; None = one for each GPU, or one on the CPU."""
     threads_per_worker: int | None = None
     """CPU threads of torch in each worker; None = the cores shared evenly."""
 
@@ -51,8 +52,20 @@ class Runner(ABC):
             if value is not None and value < 1:
                 raise ConfigError(f"cluster.{name}={value}: must be 1 or more.")
 
+    @abstractmethod
+    def enter(self, accelerator: Accelerator) -> AbstractContextManager[Runner | None]:
+        """Take the place that this process has among those that do the run.
+
+        Gives the runner that drives it from here, for the block; or None, once all is over, where
+        another process does.
+
+        Raises:
+            UsageError: this runner cannot work here.
+            RunError: a process that it needs did not come, or is gone.
+        """
+
     def devices(self, accelerator: Accelerator) -> Devices:
-        """The devices that will compute. The driver may have others, or none; it asks here alone.
+        """The devices of this machine that compute. The driver may have others, or none.
 
         Raises:
             ConfigError: there are none such.
@@ -60,6 +73,28 @@ class Runner(ABC):
         from artifactgen.device import find_devices  # torch takes seconds to import
 
         return find_devices(accelerator)
+
+    def count(self, devices: Devices) -> int:
+        """How many workers were asked for, or one for each GPU; checked."""
+        if self.workers and devices.gpus and self.workers > devices.gpus:
+            raise ConfigError(
+                f"cluster.workers={self.workers}, but there are {devices.gpus} GPUs; a worker "
+                "owns one each."
+            )
+        return self.workers or max(devices.gpus, 1)
+
+    def threads(self, workers: int) -> int:
+        """Threads of each of so many workers on this machine."""
+        return self.threads_per_worker or threads_for(workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner(RunnerOptions):
+    """What hands tasks to workers."""
+
+    @contextmanager
+    def enter(self, accelerator: Accelerator) -> Iterator[Runner | None]:
+        yield self
 
     def part(self) -> Part | None:
         """Which of several independent jobs on one run this is; None = the only one."""
@@ -93,19 +128,6 @@ class Runner(ABC):
             ArtifactGenError, OSError: what a worker raised.
             RunError: something else in a worker, or it died more often than it is retried.
         """
-
-    def count(self, devices: Devices) -> int:
-        """How many workers were asked for, or one for each GPU; checked."""
-        if self.workers and devices.gpus and self.workers > devices.gpus:
-            raise ConfigError(
-                f"cluster.workers={self.workers}, but there are {devices.gpus} GPUs; a worker "
-                "owns one each."
-            )
-        return self.workers or max(devices.gpus, 1)
-
-    def threads(self, workers: int) -> int:
-        """Threads of each of so many workers on this machine."""
-        return self.threads_per_worker or threads_for(workers)
 
 
 def do_task(worker: Callable[[Task], Receipt], task: Task) -> Receipt:

@@ -27,8 +27,10 @@ class Ray(Runner):
         self, job: Job, tasks: Sequence[Task], workers: Workers, assembly: Assembly | None
     ) -> Iterator[Receipt]:
         from distributed.runners.ray_data import run_on_ray  # Ray takes seconds to import
+        from distributed.runners.ray_session import local_ray
 
-        yield from run_on_ray(job, tasks, workers.count, gpu_each=self._needs_gpu(job))
+        with local_ray(workers.count) as ray:
+            yield from run_on_ray(job, tasks, workers.count, ray, gpu_each=self._needs_gpu(job))
 
     def _needs_gpu(self, job: Job) -> bool:
         return self.devices(job.accelerator).gpus > 0

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import ray.data
@@ -21,7 +22,7 @@ from artifactgen.types import Receipt, Shard, Task
 from artifactgen.worker import Worker
 from distributed.runners.base import do_task
 from distributed.runners.deaths import Begun, cause, oom_kills
-from distributed.runners.ray_local import local_ray
+from distributed.runners.ray_session import RaySession
 
 log = logging.getLogger(__name__)
 
@@ -65,38 +66,38 @@ class WorkerActor:
 
 
 def run_on_ray(
-    job: Job, tasks: Sequence[Task], workers: int, *, gpu_each: bool
+    job: Job, tasks: Sequence[Task], workers: int, session: RaySession, *, gpu_each: bool
 ) -> Iterator[Receipt]:
-    """Do every task on a Ray of our own, which ends with the last of them.
+    """Do every task on a Ray.
 
     Args:
         job: the same for every worker.
         tasks: at least one.
         workers: processes.
+        session: the Ray, which this process drives.
         gpu_each: whether each owns a GPU.
 
     Raises:
         ArtifactGenError, OSError: what a worker raised.
         RunError: something else in a worker, or its process died more often than it is retried.
     """
-    with local_ray(workers) as folder:
-        begun, ended_before = Begun(folder), oom_kills()
-        answers = _answers(job, tasks, workers, begun, gpu_each=gpu_each)
-        try:
-            # Closed, it ends the execution; only dropped, it goes on while Ray is shut down.
-            with closing(iter(answers.iter_rows())) as rows:
-                for row in rows:
-                    answer = pickle.loads(row["answer"])
-                    if isinstance(answer, Exception):
-                        raise answer
-                    _tell_of_deaths(begun, answer)
-                    yield answer
-        except RayTaskError as error:
-            raise RunError(_true_message(error)) from error
-        except RayError as error:
-            shards = begun.under_way([task.shard for task in tasks])
-            message = _obituary(error, begun, shards, oom_kills=oom_kills() - ended_before)
-            raise RunError(message) from error
+    begun, ended_before = Begun(session.notes), oom_kills()
+    answers = _answers(job, tasks, workers, begun, gpu_each=gpu_each)
+    try:
+        # Closed, it ends the execution; only dropped, it goes on while Ray is shut down.
+        with closing(iter(answers.iter_rows())) as rows:
+            for row in rows:
+                answer = pickle.loads(row["answer"])
+                if isinstance(answer, Exception):
+                    raise answer
+                _tell_of_deaths(begun, answer)
+                yield answer
+    except RayTaskError as error:
+        raise RunError(_true_message(error)) from error
+    except RayError as error:
+        shards = begun.under_way([task.shard for task in tasks])
+        message = _obituary(error, begun, shards, session.files, ended_before)
+        raise RunError(message) from error
 
 
 def _answers(
@@ -106,6 +107,8 @@ def _answers(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
+    # Else workers of a small allocation wait forever for memory that they do not need.
+    context.default_map_logical_memory_enabled = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we tell errors ourselves
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     # One block for each row: rows of a block would run one after another on one actor.
@@ -137,13 +140,15 @@ def _true_message(error: RayTaskError) -> str:
     return "\n".join(lines[frames[-1] + 1 if frames else 0 :]).strip()
 
 
-def _obituary(error: RayError, begun: Begun, shards: Sequence[Shard], *, oom_kills: int) -> str:
+def _obituary(
+    error: RayError, begun: Begun, shards: Sequence[Shard], files: Path, oom_kills_before: int
+) -> str:
     """Which shards dead workers were at, and what they died of."""
     if not shards:
         return f"Ray: {_first_line(error)}"
     names = ", ".join(f"{s.name} (rows {s.start} to {s.stop - 1} of {s.split})" for s in shards)
     processes = begun.tries(shards[0])
-    reason = cause(processes, begun.folder, oom_kills=oom_kills)
+    reason = cause(processes, files, oom_kills=oom_kills() - oom_kills_before)
     return f"Shard {names}: its worker died at each of {len(processes)} tries.\n{reason}"
 
 

@@ -1,31 +1,30 @@
-"""A Ray of our own on this machine: started, kept quiet, and ended."""
+"""A Ray of our own: connected to, kept quiet, and left; on one machine also started and ended."""
 
 from __future__ import annotations
 
 import io
 import logging
 import os
-import secrets
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import ray
 
 from artifactgen.errors import RunError
+from distributed.runners.ray_environment import TOKEN, ray_environment, ray_variables
 from distributed.runners.ray_folder import private_folder
-from distributed.runners.ray_janitor import MARK
+from distributed.runners.ray_node import OBJECT_STORE_BYTES
 
 log = logging.getLogger(__name__)
 
-_OBJECT_STORE_BYTES = 200 * 1024**2
-"""Descriptors and receipts are all that passes through it."""
 _START_S = 120.0
 _INTERRUPTED_S = 5.0
 _END_S = 10.0
@@ -34,31 +33,79 @@ _WITHOUT = (
     "Run the same command again; debug=true shows what Ray says. cluster=inline goes without Ray."
 )
 _RAYS_THREADS = "ray_"
-_TOKEN = secrets.token_hex(32)
-"""One for each process: Ray reads it once. Without it, Ray writes one into the user's home."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaySession:
+    """A Ray that this process drives."""
+
+    files: Path
+    """Folder of what Ray's processes write on this machine."""
+    notes: Path
+    """Folder that every worker sees, wherever it runs."""
 
 
 @contextmanager
-def local_ray(workers: int) -> Iterator[Path]:
-    """A private Ray; any other one is left alone. Gives the folder of its files.
+def local_ray(workers: int) -> Iterator[RaySession]:
+    """A private Ray on this machine; any other one is left alone.
 
     Raises:
         RunError: it did not start.
     """
-    quiet = not log.isEnabledFor(logging.DEBUG)
+    who = "1 worker" if workers == 1 else f"{workers} workers"
+    log.info("Ray: starting %s (about ten seconds)", who)
+    options = {
+        "address": "local",
+        "num_cpus": workers,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
+    with private_folder() as folder:
+        # A local Ray switches authentication on, where it has it.
+        variables = {**ray_variables(folder, token=TOKEN, quiet=_quiet()), "RAY_AUTH_MODE": None}
+        with ray_environment(variables), _driving(folder, {**options, "_temp_dir": str(folder)}):
+            yield RaySession(folder, folder)
+
+
+@contextmanager
+def joined_ray(address: str, *, files: Path, notes: Path) -> Iterator[RaySession]:
+    """Drive a Ray that was started with `TOKEN`; its environment must be set already.
+
+    Args:
+        address: `host:port` of its head, on this machine.
+        files: folder of the head.
+        notes: folder that every worker sees.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    with _driving(files, {"address": address}):
+        yield RaySession(files, notes)
+
+
+def living_nodes() -> list[str]:
+    """Names of the nodes that have joined the Ray which this process drives."""
+    return [node["NodeName"] for node in ray.nodes() if node["Alive"]]
+
+
+@contextmanager
+def _driving(folder: Path, options: Mapping[str, Any]) -> Iterator[None]:
+    quiet = _quiet()
     with (
-        private_folder() as folder,
-        _environment(_variables(folder, quiet=quiet)),
         _without_rays_lines() if quiet else nullcontext(),
         # Ray's processes end with the thread that has started them, so that it must live on.
         ThreadPool(1, _name_thread) as thread,
     ):
         try:
-            _start(thread, folder, workers, quiet=quiet)
+            _start(thread, folder, options, quiet=quiet)
             with _new_threads_joined():
-                yield folder
+                yield
         finally:
             thread.apply_async(ray.shutdown).wait(_END_S)
+
+
+def _quiet() -> bool:
+    return not log.isEnabledFor(logging.DEBUG)
 
 
 def _name_thread() -> None:
@@ -66,51 +113,9 @@ def _name_thread() -> None:
     threading.current_thread().name = f"{_RAYS_THREADS}start"
 
 
-def _variables(folder: Path, *, quiet: bool) -> dict[str, str | None]:
-    """The environment that Ray needs, and what of the user's it must not see."""
-    return {
-        MARK: str(folder),
-        "RAY_AUTH_TOKEN": _TOKEN,
-        "RAY_AUTH_MODE": None,  # a local Ray switches it on, where it has it
-        "RAY_ADDRESS": None,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-        **({"RAY_BACKEND_LOG_LEVEL": "fatal"} if quiet else {}),
-    }
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set variables, or take them out, for a block; what Ray adds goes with it."""
-    before = _of_ray(os.environ)
-    os.environ.update({name: value for name, value in variables.items() if value is not None})
-    for name in (name for name, value in variables.items() if value is None):
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        for name in _of_ray(os.environ):
-            del os.environ[name]
-        os.environ.update(before)
-
-
-def _of_ray(environment: Mapping[str, str]) -> dict[str, str]:
-    names = ("RAY_", MARK, "PYTHONBREAKPOINT")
-    return {name: value for name, value in environment.items() if name.startswith(names)}
-
-
-def _start(thread: ThreadPool, folder: Path, workers: int, *, quiet: bool) -> None:
-    who = "1 worker" if workers == 1 else f"{workers} workers"
-    log.info("Ray: starting %s (about ten seconds)", who)
-    options = {
-        "address": "local",
-        "num_cpus": workers,
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-        "logging_level": logging.ERROR if quiet else logging.WARNING,
-        "log_to_driver": not quiet,
-        "_temp_dir": str(folder),
-    }
+def _start(thread: ThreadPool, folder: Path, options: Mapping[str, Any], *, quiet: bool) -> None:
+    level = logging.ERROR if quiet else logging.WARNING
+    options = {**options, "logging_level": level, "log_to_driver": not quiet}
     errors: list[BaseException] = []
     with _sigterm_kept(), _stderr_to(folder / "start.err") if quiet else nullcontext():
         start = thread.apply_async(ray.init, kwds=options, error_callback=errors.append)

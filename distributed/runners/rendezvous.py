@@ -1,0 +1,185 @@
+"""How the ranks of a job find each other, and learn of the end: by files that all of them see.
+
+    head.json       where the first rank's Ray is, and the secret to enter it; readable by its user
+    rank-<n>.json   a rank's host, what it computes on, its pulse, and what went wrong with it
+    done.json       the end: every rank leaves
+
+A file system of a cluster may answer late, but a file that is opened anew is read as it was closed
+last (close-to-open consistency of NFS). So a pulse is a number that changes, not a time stamp.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from artifactgen.store.atomic import read_json, write_json
+
+_BEAT_S = 5.0
+_SILENT_S = 60.0
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a rank must know to join."""
+
+    address: str
+    """`host:port`."""
+    token: str
+    versions: Mapping[str, str]
+    """Of what must be equal on all ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankState:
+    """What a rank tells of itself."""
+
+    rank: int
+    host: str
+    device: str = ""
+    """What it computes on; empty until it knows."""
+    workers: int = 0
+    pulse: int = 0
+    error: str = ""
+    """What went wrong there; empty = nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """The files of one step of one job."""
+
+    folder: Path
+
+    def open(self) -> None:
+        """Make the folder, for this user alone; the first rank does."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700)
+
+    def close(self, *, wait_s: float = 0.0) -> None:
+        """Tell every rank to leave; when they have had the time to see it, remove the folder."""
+        self._write("done", {})
+        deadline = time.monotonic() + wait_s
+        while any(s.rank and not s.error for s in self.ranks()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def is_there(self) -> bool:
+        """Whether the first rank has begun, and is not gone yet."""
+        return self.folder.is_dir()
+
+    def is_done(self) -> bool:
+        """Whether the first rank has told the end."""
+        return (self.folder / "done.json").exists()
+
+    def publish(self, head: Head) -> None:
+        """Tell where the head is."""
+        self._write("head", asdict(head))
+
+    def head(self) -> Head | None:
+        """Where the head is, as soon as it is there."""
+        found = self._read("head")
+        return Head(**found) if found else None
+
+    def tell(self, state: RankState) -> None:
+        """Tell of a rank, in place of what it told before."""
+        with suppress(OSError):  # the folder is gone: it is over
+            self._write(f"rank-{state.rank}", asdict(state))
+
+    def leave(self, rank: int) -> None:
+        """A rank has seen the end."""
+        with suppress(OSError):
+            (self.folder / f"rank-{rank}.json").unlink()
+
+    def ranks(self) -> list[RankState]:
+        """What the ranks have told last."""
+        names = sorted(path.stem for path in self.folder.glob("rank-*.json"))
+        return [RankState(**found) for name in names if (found := self._read(name))]
+
+    def _write(self, name: str, value: Mapping[str, Any]) -> None:
+        if not self.folder.is_dir():
+            raise FileNotFoundError(self.folder)
+        write_json(self.folder / f"{name}.json", dict(value), temp_dir=self.folder)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = read_json(self.folder / f"{name}.json")
+        except (OSError, ValueError):
+            return None
+        return found
+
+
+@dataclass(slots=True)
+class Pulse:
+    """Tells every some seconds that a rank lives, as long as it does."""
+
+    rendezvous: Rendezvous
+    state: RankState
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _telling: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def beating(self) -> Iterator[Self]:
+        """Tell it for the block."""
+        self.rendezvous.tell(self.state)
+        thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def update(self, **changes: Any) -> None:
+        """Tell something new of the rank."""
+        with self._telling:
+            self.state = replace(self.state, **changes, pulse=self.state.pulse + 1)
+            self.rendezvous.tell(self.state)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_BEAT_S):
+            self.update()
+
+
+class Watch:
+    """Notices ranks that are silent for too long, and those that tell of an error."""
+
+    def __init__(self, rendezvous: Rendezvous, hosts: Mapping[int, str], *, start_s: float) -> None:
+        """Begin to watch.
+
+        Args:
+            rendezvous: of the job.
+            hosts: the ranks to watch, with the names of their machines.
+            start_s: for how many seconds they may be missing at the beginning.
+        """
+        self._rendezvous, self._hosts, self._start_s = rendezvous, hosts, start_s
+        self._pulses = dict.fromkeys(hosts, -1)
+        self._deadlines = dict.fromkeys(hosts, time.monotonic() + start_s)
+
+    def complaints(self) -> list[str]:
+        """What is wrong with the ranks, a line each."""
+        told = {state.rank: state for state in self._rendezvous.ranks()}
+        lines = [self._complaint(rank, told.get(rank)) for rank in self._hosts]
+        return [line for line in lines if line]
+
+    def has_begun(self, rank: int) -> bool:
+        """Whether a rank was ever heard of."""
+        return self._pulses[rank] >= 0
+
+    def _complaint(self, rank: int, state: RankState | None) -> str:
+        if state is not None and state.error:
+            return f"{self._hosts[rank]}: {state.error}"
+        if state is not None and state.pulse != self._pulses[rank]:
+            self._pulses[rank] = state.pulse
+            self._deadlines[rank] = time.monotonic() + _SILENT_S
+        if time.monotonic() <= self._deadlines[rank]:
+            return ""
+        if self.has_begun(rank):
+            return f"{self._hosts[rank]} (rank {rank}) has been silent for {_SILENT_S:.0f} s."
+        return f"{self._hosts[rank]} (rank {rank}) did not start within {self._start_s:.0f} s."

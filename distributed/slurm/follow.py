@@ -1,0 +1,2 @@
+def follow(jobs, *, layouts):
+    return 0

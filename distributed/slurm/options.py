@@ -1,0 +1,141 @@
+"""Settings of a job by submitit's names: `hydra.launcher` in the configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from artifactgen.errors import ConfigError
+from distributed.instantiate import instantiate
+
+SECTION = "hydra.launcher"
+_CORES = "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"
+"""From 22.05 to 23.11, srun does not take this over from sbatch."""
+_TIME = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+)(?::(\d+))?")
+_AS_SBATCH = {
+    "name": "job_name",
+    "timeout_min": "time",
+    "tasks_per_node": "ntasks_per_node",
+}
+_OURS = ("submitit_folder", "mem_gb", "max_num_timeout", "python", "setup", "additional_parameters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What a job asks for, and how it is started."""
+
+    submitit_folder: Path
+    """Of logs and scripts; `%j` stands for the id of the job."""
+    name: str = "artifactgen"
+    nodes: int = 1
+    gpus_per_node: int | None = None
+    cpus_per_task: int = 8
+    tasks_per_node: int = 1
+    mem_gb: float | None = None
+    timeout_min: int = 240
+    signal_delay_s: int = 120
+    max_num_timeout: int = 100
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    gres: str | None = None
+    gpus_per_task: int | None = None
+    cpus_per_gpu: int | None = None
+    mem_per_gpu: str | None = None
+    mem_per_cpu: str | None = None
+    comment: str | None = None
+    array_parallelism: int = 256
+    setup: tuple[str, ...] | None = None
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    python: str | None = None
+    stderr_to_stdout: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "cpus_per_task", "timeout_min", "array_parallelism"):
+            self._require(name, getattr(self, name) >= 1, "must be 1 or more")
+        for name in ("gpus_per_node", "max_num_timeout", "signal_delay_s"):
+            self._require(name, (getattr(self, name) or 0) >= 0, "must be 0 or more")
+        self._require("mem_gb", self.mem_gb is None or self.mem_gb > 0, "must be more than 0")
+        one = "must be 1: one process owns all GPUs of its node, and starts a worker for each"
+        self._require("tasks_per_node", self.tasks_per_node == 1, one)
+        late = f"must be less than timeout_min={self.timeout_min} minutes"
+        self._require("signal_delay_s", self.signal_delay_s < 60 * self.timeout_min, late)
+
+    def _require(self, name: str, holds: bool, otherwise: str) -> None:
+        if not holds:
+            raise ConfigError(f"{SECTION}.{name}={getattr(self, name)}: {otherwise}.")
+
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether the job gets GPUs, as far as its settings tell."""
+        asked = {**self.additional_parameters, "gres": self.gres or ""}
+        more = any("gpu" in f"{name} {value}".lower() for name, value in asked.items())
+        return bool(self.gpus_per_node or self.gpus_per_task) or more
+
+    def sbatch_parameters(self) -> dict[str, Any]:
+        """The settings as `submitit.SlurmExecutor.update_parameters` takes them."""
+        own = {name: getattr(self, name) for name in (f.name for f in fields(self))}
+        given = {
+            _AS_SBATCH.get(name, name): value
+            for name, value in own.items()
+            if value is not None and name not in _OURS
+        }
+        if self.mem_gb is not None:
+            given["mem"] = f"{round(self.mem_gb * 1024)}MB"
+        return {
+            **given,
+            "setup": [_CORES, *(self.setup or ())],
+            "srun_args": ["--kill-on-bad-exit=1"],
+            # A node that is lost costs what it had at work, and not the run.
+            "additional_parameters": {"requeue": True, **self.additional_parameters},
+        }
+
+
+def job_options(given: Mapping[str, Any]) -> JobOptions:
+    """Check the settings of a launcher.
+
+    Args:
+        given: by name; `time` is translated to `timeout_min`.
+
+    Raises:
+        ConfigError: a setting that there is not, with all that there are; or one out of range.
+    """
+    options = {name: value for name, value in given.items() if name != "_target_"}
+    if options.get("time") is not None:
+        options["timeout_min"] = minutes(options["time"])
+    options.pop("time", None)
+    known = [option.name for option in fields(JobOptions)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"{SECTION}.{unknown[0]}: there is no such setting of a job. There are:\n"
+            f"{', '.join(known)}.\n"
+            "Any other option of sbatch goes into additional_parameters, as in "
+            f"'{SECTION}.additional_parameters={{reservation: maintenance}}'."
+        )
+    if "submitit_folder" in options:
+        options["submitit_folder"] = Path(options["submitit_folder"]).expanduser().absolute()
+    where = f"{JobOptions.__module__}.{JobOptions.__qualname__}"
+    return instantiate(where, options, section=SECTION, base=JobOptions)
+
+
+def minutes(time: Any) -> int:
+    """Minutes of a time limit as sbatch takes it: `90`, `90:00`, `1:30:00`, `2-00:00:00`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    text = str(time)
+    found = re.fullmatch(r"(\d+)-(\d+)", text) or _TIME.fullmatch(text)
+    if found is None or isinstance(time, float):
+        raise ConfigError(f"{SECTION}.time={text}: give minutes, or hours:minutes:seconds.")
+    groups = [int(group or 0) for group in found.groups()]
+    if len(groups) == 2:  # days-hours
+        return (groups[0] * 24 + groups[1]) * 60
+    days, hours, mins, seconds = groups
+    return (days * 24 + hours) * 60 + mins + (seconds > 0)

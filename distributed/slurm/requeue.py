@@ -1,0 +1,122 @@
+"""A job that stops before its time limit, and goes on when SLURM starts it again.
+
+SLURM sends USR2 some time before the limit (`--signal=USR2@120` of sbatch), and some sites before a
+preemption too. What is committed stays; the job is requeued under its id, and resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from artifactgen.errors import RequeuedError, RunError
+from distributed.slurm.allocation import Allocation
+
+log = logging.getLogger(__name__)
+
+_NEAR_S = 600
+"""A warning with so little time left is of the time limit, else of a preemption."""
+_ASK_S = 30
+_LEFT = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)")
+
+
+@dataclass(slots=True)
+class Life:
+    """From the start of a job to its end, or to its next start."""
+
+    committed: int = 0
+    """Shards."""
+    is_warned: bool = False
+    """Whether SLURM has said that the end is near."""
+
+
+@contextmanager
+def requeueing(allocation: Allocation, folder: Path, *, limit: int) -> Iterator[Life]:
+    """Interrupt the block when SLURM warns; when it has ended in order, requeue the job.
+
+    Args:
+        allocation: of this process.
+        folder: that outlives the job, to count in.
+        limit: how often a job that met its time limit is requeued.
+
+    Raises:
+        RequeuedError: it was; this process is to end.
+        RunError: it must not be, since it does not get on.
+    """
+    life = Life()
+
+    def warn(_signal: int, _frame: FrameType | None) -> None:
+        if not life.is_warned:
+            life.is_warned = True
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR2, warn)
+    try:
+        yield life
+    except KeyboardInterrupt:
+        if life.is_warned:
+            _requeue(allocation, folder, life, limit)
+        raise
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def _requeue(allocation: Allocation, folder: Path, life: Life, limit: int) -> None:
+    timeouts = "preempted"
+    left_s = _left_s(allocation.job_id)
+    if left_s is None or left_s <= _NEAR_S:
+        count = _count(folder / f"timeouts-{allocation.job_id}")
+        if not life.committed:
+            raise RunError(
+                "The time limit is near, and not one shard was finished in this start of the job, "
+                "so that starting it again would not help. Ask for more time "
+                "(hydra.launcher.timeout_min), or make shards smaller (data.batch_size)."
+            )
+        if count > limit:
+            raise RunError(
+                f"The time limit is near, and the job has met it {count} times, more than "
+                f"max_num_timeout={limit} allows."
+            )
+        timeouts = f"time limit, {count} of at most {limit}"
+    answer = subprocess.run(
+        ["scontrol", "requeue", allocation.job_id],
+        capture_output=True,
+        text=True,
+        timeout=_ASK_S,
+        check=False,
+    )
+    if answer.returncode:
+        raise RunError(f"Job {allocation.job_id} cannot be requeued: {answer.stderr.strip()}")
+    raise RequeuedError(f"Job {allocation.job_id} is requeued ({timeouts}), and will go on.")
+
+
+def _count(path: Path) -> int:
+    """Count one more."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="ascii") as file:
+            file.write(f"{time.time():.0f}\n")
+        return len(path.read_text("ascii").split())
+    return 1
+
+
+def _left_s(job_id: str) -> int | None:
+    """Seconds to the time limit; None where SLURM does not tell."""
+    command = ["squeue", "--noheader", "--jobs", job_id, "--format", "%L"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = _LEFT.fullmatch(answer.stdout.strip())
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(group or 0) for group in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

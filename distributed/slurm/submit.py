@@ -1,0 +1,131 @@
+"""Runs are checked here, and submitted to SLURM: one job, or an array of them."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.slurm.slurm import _make_sbatch_string
+
+from artifactgen.errors import ConfigError
+from distributed.request import Request
+from distributed.run import Run
+from distributed.slurm.check import check
+from distributed.slurm.follow import follow
+from distributed.slurm.options import JobOptions, job_options
+from distributed.slurm.submissions import Submission, remember
+from distributed.slurm.task import SlurmTask, made_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """What one job does, and for which run."""
+
+    run: Run
+    request: Request
+
+
+def submit(requests: Sequence[Request], given: Mapping[str, Any]) -> int:
+    """Submit runs, after all of them were checked; follow them where that is wanted.
+
+    Args:
+        requests: a run each, with an output directory of its own.
+        given: settings of the jobs, see `JobOptions`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: something is wrong; nothing was submitted.
+    """
+    options = job_options(given)
+    _require_distinct(requests)
+    runs = [run for request in requests if (run := check(request, options))]
+    members = [member for run in runs for member in _members(run, options)]
+    if not members:
+        return 0
+    if runs[0].settings.dry_run:
+        log.info("The script of the job:\n%s", script(options, jobs=len(members)))
+        log.info("dry_run: nothing was written, nothing submitted.")
+        return 0
+    submitted = _submit(members, options)
+    for member, submission in zip(members, submitted, strict=True):
+        remember(member.run.layout, submission)
+    _tell(runs, submitted)
+    layouts = [run.layout for run in runs]
+    return follow(submitted, layouts=layouts) if runs[0].settings.wait else 0
+
+
+def script(options: JobOptions, *, jobs: int) -> str:
+    """The script that sbatch gets, as submitit writes it."""
+    python = options.python or shlex.quote(sys.executable)
+    command = f"{python} -u -m submitit.core._submit {options.submitit_folder}"
+    parameters = options.sbatch_parameters() | ({"map_count": jobs} if jobs > 1 else {})
+    text: str = _make_sbatch_string(command, options.submitit_folder, **parameters)
+    return text
+
+
+def _require_distinct(requests: Sequence[Request]) -> None:
+    counts = Counter(str(request.configuration["output_dir"]) for request in requests)
+    shared = [folder for folder, count in counts.items() if count > 1]
+    if shared:
+        raise ConfigError(f"{shared[0]} would be the output directory of several jobs.")
+
+
+def _members(run: Run, options: JobOptions) -> Iterator[_Member]:
+    """The jobs of a run: one, or as many as share it."""
+    cluster = run.settings.cluster.options
+    jobs = cluster.get("jobs", 1)
+    for index in range(jobs):
+        changed = dict(run.request.configuration["cluster"])
+        if "jobs" in cluster:  # else it is another runner's
+            changed |= {"job": index, "max_num_timeout": options.max_num_timeout}
+            changed |= {"log_dir": str(Path(cluster["log_dir"]).absolute())}
+        configuration = {**run.request.configuration, "cluster": changed}
+        configuration["output_dir"] = str(run.layout.root)
+        yield _Member(run, replace(run.request, configuration=configuration))
+
+
+def _submit(members: Sequence[_Member], options: JobOptions) -> list[Submission]:
+    program = made_of()
+    try:
+        executor = submitit.SlurmExecutor(
+            options.submitit_folder, max_num_timeout=options.max_num_timeout, python=options.python
+        )
+        executor.update_parameters(**options.sbatch_parameters())
+        jobs = executor.submit_array([SlurmTask(member.request, program) for member in members])
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = str(error).strip().splitlines()
+        raise ConfigError(f"SLURM refuses the job: {said[-1] if said else error}") from error
+    except RuntimeError as error:
+        raise ConfigError(
+            "There is no SLURM on this machine (srun is not found). Submit from a login node of "
+            "the cluster; dry_run=true prints the script here as well."
+        ) from error
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    return [
+        Submission(job.job_id, str(job.paths.stdout), now, member.request.command)
+        for job, member in zip(jobs, members, strict=True)
+    ]
+
+
+def _tell(runs: Sequence[Run], submitted: Sequence[Submission]) -> None:
+    ids = sorted({submission.job_id.partition("_")[0] for submission in submitted})
+    many = f" ({len(submitted)} jobs of an array)" if submitted[1:] else ""
+    log.info("Submitted job %s%s", ", ".join(ids), many)
+    for submission in submitted[:3]:
+        log.info("Log: %s", submission.log)
+    for run in runs:
+        log.info("Status: python -m distributed.status %s", run.layout.root)
+    log.info("Cancel: scancel %s", " ".join(ids))

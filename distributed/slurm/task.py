@@ -1,0 +1,73 @@
+"""What a job of SLURM does, on each of its ranks: it is pickled when the job is submitted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifactgen.store.atomic import write_json
+from distributed.perform import perform
+from distributed.process import REQUEUED, begin_process, exit_code_of
+from distributed.request import Request
+from distributed.slurm.allocation import current_job
+from distributed.versions import differences, source_files, versions
+
+log = logging.getLogger(__name__)
+
+_LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmTask:
+    """A run, and what the program was made of when it was submitted."""
+
+    request: Request
+    made_of: Mapping[str, str]
+
+    def __call__(self) -> None:
+        """Do the run, or this rank's share of it; the process ends with its exit code."""
+        begin_process()
+        is_first = os.environ.get("SLURM_PROCID", "0") == "0"
+        if is_first:
+            self._tell_changes()
+        code = exit_code_of(self._perform, command=self.request.command)
+        if is_first and code != REQUEUED:
+            _write_outcome(code)
+        if code:
+            sys.exit(code)
+
+    def _perform(self) -> None:
+        perform(self.request)
+
+    def _tell_changes(self) -> None:
+        """Say what of the program is another one than it was: a job takes what it finds."""
+        changes = differences(self.made_of, made_of())
+        if changes:
+            more = f" and {len(changes) - _LISTED} more" if changes[_LISTED:] else ""
+            log.warning(
+                "WARNING: Since this job was submitted, the program has changed: %s%s. It runs as "
+                "it is now.",
+                ", ".join(changes[:_LISTED]),
+                more,
+            )
+
+
+def made_of() -> dict[str, str]:
+    """Versions, and a digest of each file of the program."""
+    return {**versions(), **source_files()}
+
+
+def outcome_file(folder: Path, job_id: str) -> Path:
+    """Where a job tells its exit code."""
+    return folder / f"outcome-{job_id}.json"
+
+
+def _write_outcome(code: int) -> None:
+    folder, job_id = Path(os.environ["SUBMITIT_FOLDER"]), current_job()
+    assert job_id is not None
+    folder = Path(str(folder).replace("%j", job_id))
+    write_json(outcome_file(folder, job_id), {"exit_code": code}, temp_dir=folder)

@@ -43,11 +43,23 @@ def _still_there(folder: str) -> bool:
 
 def _processes_of(folder: str) -> Iterator[int]:
     """Living processes that were started for a run, wherever they have moved since."""
-    mark = f"{MARK}={folder}".encode()
+    run = Path("/proc") / str(os.getppid())  # it goes on, with Ray's log of it open
     for process in Path("/proc").glob("[0-9]*"):
+        if process == run:
+            continue
         with suppress(OSError):  # another user's, or gone meanwhile
-            if mark in (process / "environ").read_bytes().split(b"\0"):
+            if _is_marked(process, folder) or _writes_to(process, folder):
                 yield int(process.name)
+
+
+def _is_marked(process: Path, folder: str) -> bool:
+    return f"{MARK}={folder}".encode() in (process / "environ").read_bytes().split(b"\0")
+
+
+def _writes_to(process: Path, folder: str) -> bool:
+    """Whether it has a file of the run open: a process with a title has lost its environment."""
+    files = (Path(os.readlink(file)) for file in (process / "fd").iterdir())
+    return any(Path(folder) in file.parents for file in files)
 
 
 if __name__ == "__main__":

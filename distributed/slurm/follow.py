@@ -1,2 +1,0 @@
-def follow(jobs, *, layouts):
-    return 0

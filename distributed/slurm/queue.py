@@ -1,2 +1,0 @@
-def ask(ids):
-    return {}

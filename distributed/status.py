@@ -1,4 +1,4 @@
-"""`python -m distributed.status OUTPUT_DIR`: how far a run is, from its files alone."""
+"""`python -m distributed.status OUTPUT_DIR`: how far a run is, and its jobs on SLURM."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from artifactgen.store.atomic import read_json
 from artifactgen.store.layout import Layout, ScopeLayout
 from artifactgen.store.lock import owner
 from distributed.progress import duration
+from distributed.slurm.overview import Overview, look
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,27 @@ def report(output_dir: Path) -> Iterator[str]:
     for scope in scopes:
         yield scope.line()
     only_records = bool(scopes) and all(scope.merged and "=" in scope.name for scope in scopes)
+    complete = layout.success.exists() or only_records
+    jobs = look(layout, complete=complete)
+    yield from jobs.lines
     running = owner(layout.lock)
     if running:
         yield f"Running: {running}"
-    elif layout.success.exists() or only_records:
+    elif complete:
         yield "Complete."
     else:
-        yield "Not running, not complete: run the same command again to resume."
+        yield _what_to_do(jobs)
+
+
+def _what_to_do(jobs: Overview) -> str:
+    if jobs.in_queue:
+        who = f"job{'s' if jobs.in_queue[1:] else ''} {', '.join(jobs.in_queue)}"
+        what = "are" if jobs.in_queue[1:] else "is"
+        cancel = f"scancel {' '.join(jobs.in_queue)}"
+        return f"Not complete: {who} {what} in the queue. To cancel: {cancel}"
+    if not jobs.is_certain:
+        return "Not complete. Unless a job is in the queue: run the same command again to resume."
+    return "Not running, not complete: run the same command again to resume."
 
 
 def main() -> None:

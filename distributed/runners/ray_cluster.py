@@ -156,6 +156,7 @@ def serve(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> None
     Raises:
         RunError: the first rank did not come or is gone, or Ray does not stay up here.
     """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the first rank decides
     watch, rank = place.watch(0), place.allocation.rank
     while not _is_over(place, watch) and place.rendezvous.head() is None:
         time.sleep(POLL_S)

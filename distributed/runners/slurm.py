@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING
 from artifactgen.errors import ConfigError
 from artifactgen.types import Accelerator, Part, Receipt, Task
 from distributed.runners.base import Runner, RunnerOptions, Workers
+from distributed.runners.descendants import ending_descendants
 from distributed.runners.local import Local
+from distributed.runners.ray_cluster import Cluster, Place, lead, serve
 from distributed.slurm.allocation import Allocation
 from distributed.slurm.requeue import Life, requeueing
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from artifactgen.assembly import Assembly
     from artifactgen.device import Devices
     from artifactgen.job import Job
-    from distributed.runners.ray_cluster import Cluster
-
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +51,18 @@ class Slurm(RunnerOptions):
     def enter(self, accelerator: Accelerator) -> Iterator[Runner | None]:
         allocation = Allocation.of(os.environ)
         own = self.own_part(allocation)
-        become_subreaper()
-        if allocation.ranks == 1:
-            with requeueing(allocation, self.log_dir, limit=self.max_num_timeout) as life:
-                yield Leader(options=self, own=own, life=life)
-            return
-        from distributed.runners.ray_cluster import Place, lead, serve
-
         place = Place.of(allocation, self.log_dir, join_s=self.join_s)
-        if allocation.rank:
-            serve(place, self, accelerator)
-            yield None
-            return
-        with (
-            requeueing(allocation, self.log_dir, limit=self.max_num_timeout) as life,
-            lead(place, self, accelerator) as cluster,
-        ):
-            yield Leader(options=self, own=own, life=life, cluster=cluster)
+        with ending_descendants():
+            if allocation.rank:
+                serve(place, self, accelerator)
+                yield None
+                return
+            with requeueing(allocation, self.log_dir, limit=self.max_num_timeout) as life:
+                if allocation.ranks == 1:
+                    yield Leader(options=self, own=own, life=life)
+                    return
+                with lead(place, self, accelerator) as cluster:
+                    yield Leader(options=self, own=own, life=life, cluster=cluster)
 
     def own_part(self, allocation: Allocation) -> Part | None:
         """Which of several jobs this is.
@@ -119,12 +112,3 @@ class Leader(Runner):
         for receipt in receipts:
             self.life.committed += 1
             yield receipt
-
-
-def become_subreaper() -> None:
-    """Let orphans below this process become its children, and not init's.
-
-    SLURM ends and counts what descends from a task (`proctrack/linuxproc`); what init has adopted
-    would outlive the job. See PR_SET_CHILD_SUBREAPER in prctl(2).
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -66,7 +66,7 @@ def _require_none_queued(run: Run) -> None:
     if "jobs" in run.settings.cluster.options and run.settings.cluster.options["jobs"] > 1:
         return
     states = ask([submission.job_id for submission in submissions(run.layout)])
-    queued = [state for state in states.values() if not state.is_over]
+    queued = [state for state in states.values() if state.answered and not state.is_over]
     if queued:
         raise OutputError(
             f"{run.layout.root}: job {queued[0].job_id} is {queued[0].state} for this directory. "

@@ -24,15 +24,15 @@ _MEANINGS = {
 }
 
 
-def outcome_path(job: Submission) -> Path:
-    """Where a job that ends in order says how, as `{"exit_code": 0}`."""
-    return Path(job.log).parent / f"outcome-{job.job_id}.json"
+def outcome_path(folder: Path, job_id: str) -> Path:
+    """Where a job that ends in order says how, as `{"exit_code": 0}`, beside its log."""
+    return folder / f"outcome-{job_id}.json"
 
 
 def read_outcome(job: Submission) -> int | None:
     """The exit code that a job has left; None where it has left none that can be read."""
     try:
-        return int(read_json(outcome_path(job))["exit_code"])
+        return int(read_json(outcome_path(Path(job.log).parent, job.job_id))["exit_code"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -14,6 +14,7 @@ from distributed.perform import perform
 from distributed.process import REQUEUED, begin_process, exit_code_of
 from distributed.request import Request
 from distributed.slurm.allocation import current_job
+from distributed.slurm.outcome import outcome_path
 from distributed.versions import differences, source_files, versions
 
 log = logging.getLogger(__name__)
@@ -61,13 +62,8 @@ def made_of() -> dict[str, str]:
     return {**versions(), **source_files()}
 
 
-def outcome_file(folder: Path, job_id: str) -> Path:
-    """Where a job tells its exit code."""
-    return folder / f"outcome-{job_id}.json"
-
-
 def _write_outcome(code: int) -> None:
     folder, job_id = Path(os.environ["SUBMITIT_FOLDER"]), current_job()
     assert job_id is not None
     folder = Path(str(folder).replace("%j", job_id))
-    write_json(outcome_file(folder, job_id), {"exit_code": code}, temp_dir=folder)
+    write_json(outcome_path(folder, job_id), {"exit_code": code}, temp_dir=folder)

@@ -174,7 +174,10 @@ def serve(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> None
         except ArtifactGenError as error:
             pulse.update(error=str(error))
             raise
-    place.rendezvous.leave(rank)
+        except KeyboardInterrupt:
+            pulse.leave()
+            raise
+        pulse.leave()
 
 
 def _stay(place: Place, node: NodeOptions, head: Head, watch: Watch) -> None:

@@ -26,6 +26,8 @@ def ray_variables(folder: Path, *, token: str, quiet: bool) -> dict[str, str | N
         "RAY_ADDRESS": None,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        # Else a call that comes after the end starts a Ray by itself.
+        "RAY_ENABLE_AUTO_CONNECT": "0",
         # It looks at all of the node's memory, of which other jobs have their share.
         "RAY_memory_monitor_refresh_ms": "0",
         # How long a node goes on without its head.

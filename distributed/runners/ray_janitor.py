@@ -18,6 +18,7 @@ from pathlib import Path
 
 MARK = "ARTIFACTGEN_RAY"
 """Names the run's folder in the environment of every process that Ray starts for it."""
+_OF_THE_RUN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _PATIENCE_S = 10.0
 _PAUSE_S = 0.02
 
@@ -25,6 +26,8 @@ _PAUSE_S = 0.02
 def main() -> None:
     """Wait for the end of the run; then end its processes and remove its folder."""
     folder = sys.argv[1]
+    for number in _OF_THE_RUN:  # a scheduler sends them to every process of a job
+        signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
     deadline = time.monotonic() + _PATIENCE_S
     while _still_there(folder) and time.monotonic() < deadline:

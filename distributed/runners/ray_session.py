@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _START_S = 120.0
 _INTERRUPTED_S = 5.0
 _END_S = 10.0
+_LEAVE_S = 2.0
+"""Its processes are ended by those that have started them."""
 _THREADS_END_S = 3.0
 _WITHOUT = (
     "Run the same command again; debug=true shows what Ray says. cluster=inline goes without Ray."
@@ -63,7 +65,8 @@ def local_ray(workers: int) -> Iterator[RaySession]:
     with private_folder() as folder:
         # A local Ray switches authentication on, where it has it.
         variables = {**ray_variables(folder, token=TOKEN, quiet=_quiet()), "RAY_AUTH_MODE": None}
-        with ray_environment(variables), _driving(folder, {**options, "_temp_dir": str(folder)}):
+        own = {**options, "_temp_dir": str(folder)}
+        with ray_environment(variables), _driving(folder, own, end_s=_END_S):
             yield RaySession(folder, folder)
 
 
@@ -79,7 +82,7 @@ def joined_ray(address: str, *, files: Path, notes: Path) -> Iterator[RaySession
     Raises:
         RunError: it does not answer.
     """
-    with _driving(files, {"address": address}):
+    with _driving(files, {"address": address}, end_s=_LEAVE_S):
         yield RaySession(files, notes)
 
 
@@ -89,7 +92,7 @@ def living_nodes() -> list[str]:
 
 
 @contextmanager
-def _driving(folder: Path, options: Mapping[str, Any]) -> Iterator[None]:
+def _driving(folder: Path, options: Mapping[str, Any], *, end_s: float) -> Iterator[None]:
     quiet = _quiet()
     with (
         _without_rays_lines() if quiet else nullcontext(),
@@ -101,7 +104,7 @@ def _driving(folder: Path, options: Mapping[str, Any]) -> Iterator[None]:
             with _new_threads_joined():
                 yield
         finally:
-            thread.apply_async(ray.shutdown).wait(_END_S)
+            thread.apply_async(ray.shutdown).wait(end_s)
 
 
 def _quiet() -> bool:

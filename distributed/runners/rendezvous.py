@@ -92,8 +92,8 @@ class Rendezvous:
         with suppress(OSError):  # the folder is gone: it is over
             self._write(f"rank-{state.rank}", asdict(state))
 
-    def leave(self, rank: int) -> None:
-        """A rank has seen the end."""
+    def forget(self, rank: int) -> None:
+        """Take back what a rank has told."""
         with suppress(OSError):
             (self.folder / f"rank-{rank}.json").unlink()
 
@@ -136,9 +136,17 @@ class Pulse:
             self._stop.set()
             thread.join()
 
+    def leave(self) -> None:
+        """The rank has seen the end: nobody has to wait for it."""
+        with self._telling:
+            self._stop.set()
+            self.rendezvous.forget(self.state.rank)
+
     def update(self, **changes: Any) -> None:
         """Tell something new of the rank."""
         with self._telling:
+            if self._stop.is_set():
+                return
             self.state = replace(self.state, **changes, pulse=self.state.pulse + 1)
             self.rendezvous.tell(self.state)
 

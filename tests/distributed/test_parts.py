@@ -217,21 +217,22 @@ def test_other_settings_are_replaced_once_by_parts_that_start_together(
     assert_equal(project, finished)
 
 
-ROUNDS = 6
+ROUNDS = 10
 IN_ROUNDS = """
 import multiprocessing, os, sys
 from distributed.launch import run_command
-import distributed.execute, artifactgen.worker  # once, before the parts are forked
 
 def part(start, index, directory, arguments):
     os.dup2(os.open(f"{directory}.{index}.log", os.O_CREAT | os.O_WRONLY), 2)
     start.wait()
     os._exit(run_command([*arguments, f"cluster.index={index}", f"output_dir={directory}"]))
 
+rounds, *told = sys.argv[1:]
+assert run_command([*told, "dry_run=true"]) == 0  # imports all, before parts are forked
 context = multiprocessing.get_context("fork")
-for number in range(int(sys.argv[1])):
+for number in range(int(rounds)):
     start = context.Barrier(3)
-    arguments = [(start, index, f"round{number}", sys.argv[2:]) for index in range(3)]
+    arguments = [(start, index, f"round{number}", told) for index in range(3)]
     parts = [context.Process(target=part, args=each) for each in arguments]
     for each in parts:
         each.start()
@@ -247,7 +248,7 @@ def test_round_after_round_the_last_one_merges(project: Workspace) -> None:
     subprocess.run(
         [sys.executable, "-c", IN_ROUNDS, str(ROUNDS), *arguments],
         cwd=project.root,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         check=True,
         timeout=300,
     )

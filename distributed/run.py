@@ -45,6 +45,10 @@ class Run:
         result = self.result(scope)
         return result is None or (self.settings.retry_failures and result["failures"] > 0)
 
+    def open_scopes(self) -> list[Scope]:
+        """What is still to be merged."""
+        return [scope for scope in self.scopes if self.is_open(scope.name)]
+
     def is_mended(self) -> bool:
         """Whether the same records hold other bytes now, which `retry_failures` is there for.
 
@@ -55,15 +59,16 @@ class Run:
             return False
         return self.settings.retry_failures and not self._undone() and self._has_failures()
 
-    def _recorded(self, scope: Scope) -> Iterator[Receipt]:
+    def recorded(self, scope: Scope) -> Iterator[Receipt]:
+        """The receipts of the shards that were done, whatever became of their files."""
         return recorded(self.layout, scope.name, scope.shards, fingerprint=self.inputs.fingerprint)
 
     def _undone(self) -> int:
         """How many shards were never done."""
-        return sum(len(s.shards) - sum(1 for _ in self._recorded(s)) for s in self.scopes)
+        return sum(len(s.shards) - sum(1 for _ in self.recorded(s)) for s in self.scopes)
 
     def _has_failures(self) -> bool:
-        return any(receipt.failures for s in self.scopes for receipt in self._recorded(s))
+        return any(receipt.failures for s in self.scopes for receipt in self.recorded(s))
 
     def changes(self) -> list[str]:
         """How the settings differ from those that made what is there, where it may be replaced.

@@ -66,7 +66,7 @@ def refuse_other_settings(layout: Layout, changes: list[str]) -> None:
 
 
 def remove_owned(layout: Layout) -> None:
-    """Remove everything that the program makes, but for lock and jobs; foreign files stay.
+    """Remove everything that the program makes, but for locks and jobs; foreign files stay.
 
     From the first moment on the settings say that a removal is under way. Killed in the middle,
     the directory is thereby refused until a run with `overwrite=true` has finished the removal.
@@ -83,7 +83,8 @@ def remove_owned(layout: Layout) -> None:
             for path in layout.root.glob(str(folder)):
                 _remove_empty(path)
     for path in layout.state.iterdir():
-        if path not in (layout.lock, layout.settings, layout.jobs):
+        is_lock = path.name.partition(".")[0] == layout.lock.name  # of the run, or of a part
+        if not is_lock and path not in (layout.settings, layout.jobs):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from artifactgen.errors import OutputError
-from artifactgen.store.lock import lock, owner
+from artifactgen.store.lock import lock, owner, parts_at_work
+from artifactgen.types import Part
 
 HOLD = """
 import sys
 from pathlib import Path
 from artifactgen.store.lock import lock
-with lock(Path(sys.argv[1])):
+from artifactgen.types import Part
+part = Part(*map(int, sys.argv[2:])) if sys.argv[2:] else None
+with lock(Path(sys.argv[1]), part=part):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -48,10 +51,10 @@ end.set()
 """
 
 
-def take(path: Path, **environment: str) -> subprocess.Popen[str]:
-    """A process that holds the lock until a line comes on its input."""
+def take(path: Path, *part: int, **environment: str) -> subprocess.Popen[str]:
+    """A process that holds the lock, or a part of it, until a line comes on its input."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, path],
+        [sys.executable, "-c", HOLD, path, *map(str, part)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -121,3 +124,60 @@ def test_of_twenty_that_start_at_once_one_works_and_all_others_name_it(path: Pat
     for pid, answer in answers:
         assert pid == winner or f"pid {winner}," in answer, answer
     assert owner(path) is None
+
+
+def test_parts_share_the_lock_and_all_of_them_are_named(path: Path) -> None:
+    third = take(path, 2, 8, SLURM_ARRAY_JOB_ID="4711", SLURM_ARRAY_TASK_ID="2")
+    eighth = take(path, 7, 8)
+    with pytest.raises(OutputError) as refusal, lock(path):
+        pass
+    for told in (str(refusal.value), owner(path) or ""):
+        assert f"pid {third.pid}, " in told
+        assert "slurm_job 4711_2, part 3 of 8; host " in told
+        assert f"pid {eighth.pid}, " in told
+    assert len(parts_at_work(path)) == 2
+    assert len(parts_at_work(path, but=Part(2, 8))) == 1
+    third.kill()
+    third.communicate()
+    assert f"pid {third.pid}" not in (owner(path) or "")
+    with lock(path, part=Part(2, 8)):
+        assert len(parts_at_work(path)) == 2
+    eighth.communicate("\n")
+    assert owner(path) is None
+    with lock(path):
+        assert f"pid {os.getpid()}, " in (owner(path) or "")
+
+
+def test_a_part_is_not_done_twice_at_once(path: Path) -> None:
+    first = take(path, 0, 2)
+    with (
+        pytest.raises(OutputError, match=f"pid {first.pid}, .*part 1 of 2"),
+        lock(path, part=Part(0, 2)),
+    ):
+        pass
+    with lock(path, part=Part(1, 2)):
+        pass
+    first.communicate("\n")
+
+
+def test_parts_of_another_number_are_refused(path: Path) -> None:
+    first = take(path, 0, 2)
+    with (
+        pytest.raises(OutputError, match=f"this is part 2 of 4, and there is .*pid {first.pid}"),
+        lock(path, part=Part(1, 4)),
+    ):
+        pass
+    first.communicate("\n")
+    with lock(path, part=Part(1, 4)):
+        pass
+
+
+def test_a_run_keeps_parts_out(path: Path) -> None:
+    run = take(path)
+    with (
+        pytest.raises(OutputError, match=f"Another run is writing to .*pid {run.pid}"),
+        lock(path, part=Part(1, 4)),
+    ):
+        pass
+    assert parts_at_work(path) == [], "who was refused is not at work"
+    run.communicate("\n")

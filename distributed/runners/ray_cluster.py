@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from artifactgen.errors import ArtifactGenError, RunError
@@ -35,8 +36,12 @@ log = logging.getLogger(__name__)
 _TRIES = 3
 """Starts of a node's Ray, before it is given up."""
 _HEAD_S = 60.0
-_LEAVE_S = 15.0
+_LEAVE_S = 3.0
+_PATIENCE_S = 15.0
+"""After SIGTERM, for the first rank to end in order, which a node without its Ray would disturb."""
 _WATCH_S = 2.0
+_NOTICE_S = 10.0
+"""In which a rank notices that its Ray has ended."""
 _PORTS_APART = 7
 """Between the wishes of neighbouring jobs, so that their ranks seldom meet."""
 
@@ -53,7 +58,7 @@ class Place:
     @classmethod
     def of(cls, allocation: Allocation, log_dir: Path, *, join_s: float) -> Place:
         """The place of this process."""
-        rendezvous = Rendezvous(log_dir.absolute() / f"ranks-{allocation.step}")
+        rendezvous = Rendezvous.of_step(log_dir, allocation.step)
         return cls(allocation, rendezvous, join_s, not log.isEnabledFor(logging.DEBUG))
 
     def watch(self, *ranks: int) -> Watch:
@@ -90,26 +95,52 @@ class Cluster:
             from distributed.runners.ray_session import joined_ray
 
             with joined_ray(address, files=files, notes=notes) as ray:
-                self._await_nodes(job, workers)
-                gpu_each = self.options.gpus > 0
-                yield from run_on_ray(job, tasks, workers.count, ray, gpu_each=gpu_each)
+                left = {task.shard: task for task in tasks}
+                while left:
+                    self._await_nodes(job, workers)
+                    restarts = self._restarts()
+                    try:
+                        gpu_each = self.options.gpus > 0
+                        todo = list(left.values())
+                        for receipt in run_on_ray(job, todo, workers.count, ray, gpu_each=gpu_each):
+                            del left[receipt.shard]
+                            yield receipt
+                    except RunError:
+                        if not self._has_restarted(restarts):
+                            raise
+                        log.warning("Ray was lost on a node, and is back: going on.")
+
+    def _restarts(self) -> int:
+        return sum(state.restarts for state in self.place.rendezvous.ranks())
+
+    def _has_restarted(self, before: int) -> bool:
+        """Whether a node's Ray was started again, by which Ray Data loses what was there."""
+        deadline = time.monotonic() + _NOTICE_S
+        while self._restarts() == before and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return self._restarts() > before
 
     def _await_nodes(self, job: Job, workers: Workers) -> None:
         """Wait until every rank has joined, with what it was meant to have."""
         from distributed.runners.ray_session import living_nodes
 
         deadline = time.monotonic() + self.place.join_s
-        while len(names := living_nodes()) < self.nodes:
+        while absent := self._absent(living_nodes()):
             if self.process.poll() is not None:
                 raise RunError(f"Ray's head has ended.\n{last_words(self.options)}")
             if time.monotonic() > deadline:
-                hosts = self.place.allocation.hosts()
-                absent = [host for rank, host in enumerate(hosts) if str(rank) not in names]
-                raise RunError(f"{', '.join(absent)} did not join within {self.place.join_s:.0f} s")
+                hosts = ", ".join(self.place.allocation.hosts()[rank] for rank in absent)
+                raise RunError(f"{hosts}: did not join within {self.place.join_s:.0f} s.")
             time.sleep(POLL_S)
-        log.info("Ray: %d nodes have joined", self.nodes)
+        log.info("Ray: all %d nodes have joined", self.nodes)
         for state in self.place.rendezvous.ranks():
             self._require_same(state, job, workers)
+
+    def _absent(self, names: Sequence[str]) -> list[int]:
+        """The ranks whose node is not among those that live."""
+        restarts = {state.rank: state.restarts for state in self.place.rendezvous.ranks()}
+        ranks = range(self.nodes)
+        return [rank for rank in ranks if _node_name(rank, restarts.get(rank, 0)) not in names]
 
     def _require_same(self, state: RankState, job: Job, workers: Workers) -> None:
         each = workers.count // self.nodes
@@ -156,8 +187,8 @@ def serve(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> None
     Raises:
         RunError: the first rank did not come or is gone, or Ray does not stay up here.
     """
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the first rank decides
     watch, rank = place.watch(0), place.allocation.rank
+    _let_the_first_rank_decide(watch)
     while not _is_over(place, watch) and place.rendezvous.head() is None:
         time.sleep(POLL_S)
     head = place.rendezvous.head()
@@ -170,23 +201,21 @@ def serve(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> None
             devices = runner.devices(accelerator)
             node = _node_options(place, folder, head.token, runner, devices)
             pulse.update(device=devices.name, workers=node.workers)
-            _stay(place, node, head, watch)
+            _stay(place, node, head, watch, pulse)
         except ArtifactGenError as error:
             pulse.update(error=str(error))
-            raise
-        except KeyboardInterrupt:
-            pulse.leave()
             raise
         pulse.leave()
 
 
-def _stay(place: Place, node: NodeOptions, head: Head, watch: Watch) -> None:
+def _stay(place: Place, node: NodeOptions, head: Head, watch: Watch, pulse: Pulse) -> None:
     """Keep this node's Ray up; one that ends is started again, some times."""
+    rank = place.allocation.rank
     for turn in range(_TRIES):
-        with (
-            free_ports(wish=place.wish() + turn) as ports,
-            ray_node(replace(node, ports=ports), head=head.address, quiet=place.quiet) as process,
-        ):
+        with free_ports(wish=place.wish() + turn) as ports, ExitStack() as stack:
+            node = replace(node, ports=ports, name=_node_name(rank, turn))
+            process = stack.enter_context(ray_node(node, head=head.address, quiet=place.quiet))
+            pulse.update(restarts=turn)
             while process.poll() is None:
                 if _is_over(place, watch):
                     return
@@ -197,8 +226,20 @@ def _stay(place: Place, node: NodeOptions, head: Head, watch: Watch) -> None:
     raise RunError(f"Ray ended {_TRIES} times on this node.\n{last_words(node)}")
 
 
+def _let_the_first_rank_decide(watch: Watch) -> None:
+    """Only its exit code counts: SLURM ends all ranks as soon as one leaves with another than 0."""
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        watch.leave_by = min(watch.leave_by, time.monotonic() + _PATIENCE_S)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
 def _is_over(place: Place, watch: Watch) -> bool:
     """Whether the first rank has told the end; `RunError` where it is gone without a word."""
+    if time.monotonic() > watch.leave_by:
+        return True
     if place.rendezvous.is_done() or (watch.has_begun(0) and not place.rendezvous.is_there()):
         return True
     if complaints := watch.complaints():
@@ -240,13 +281,18 @@ def _node_options(
     allocation = place.allocation
     return NodeOptions(
         folder=folder,
-        name=str(allocation.rank),
+        name=_node_name(allocation.rank, 0),
         address=allocation.address(),
         token=token,
         workers=runner.count(devices),
         gpus=devices.gpus,
         memory_mb=allocation.memory_mb,
     )
+
+
+def _node_name(rank: int, restarts: int) -> str:
+    """The name of a node in Ray, which knows a dead one for a while."""
+    return f"{rank}.{restarts}"
 
 
 def _require_versions(head: Head) -> None:
@@ -277,7 +323,7 @@ def _interrupted_by_complaints(watch: Watch) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         # Where a rank ends with an error, SLURM may end this one at once.
-        found = found or watch.complaints()
+        found = found or watch.complaints() or watch.gone()
         if found:
             raise RunError("\n".join(found)) from None
         raise

@@ -61,7 +61,7 @@ def _is_marked(process: Path, folder: str) -> bool:
 
 def _writes_to(process: Path, folder: str) -> bool:
     """Whether it has a file of the run open: a process with a title has lost its environment."""
-    files = (Path(os.readlink(file)) for file in (process / "fd").iterdir())
+    files = (file.readlink() for file in (process / "fd").iterdir())
     return any(Path(folder) in file.parents for file in files)
 
 

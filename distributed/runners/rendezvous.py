@@ -23,6 +23,9 @@ from artifactgen.store.atomic import read_json, write_json
 
 _BEAT_S = 5.0
 _SILENT_S = 60.0
+_STALE_S = 86_400.0
+"""What was killed without a word leaves its folder."""
+_FOLDER = "ranks-"
 POLL_S = 0.5
 
 
@@ -46,6 +49,8 @@ class RankState:
     device: str = ""
     """What it computes on; empty until it knows."""
     workers: int = 0
+    restarts: int = 0
+    """How often its Ray was started again."""
     pulse: int = 0
     error: str = ""
     """What went wrong there; empty = nothing."""
@@ -57,8 +62,17 @@ class Rendezvous:
 
     folder: Path
 
+    @classmethod
+    def of_step(cls, shared: Path, step: str) -> Self:
+        """Those of a step, in a folder that all nodes see."""
+        return cls(shared.absolute() / f"{_FOLDER}{step}")
+
     def open(self) -> None:
         """Make the folder, for this user alone; the first rank does."""
+        for stale in self.folder.parent.glob(f"{_FOLDER}*"):
+            with suppress(OSError):  # another user's, or gone meanwhile
+                if time.time() - max(file.stat().st_mtime for file in stale.iterdir()) > _STALE_S:
+                    shutil.rmtree(stale)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700)
 
@@ -169,12 +183,24 @@ class Watch:
         self._rendezvous, self._hosts, self._start_s = rendezvous, hosts, start_s
         self._pulses = dict.fromkeys(hosts, -1)
         self._deadlines = dict.fromkeys(hosts, time.monotonic() + start_s)
+        self.leave_by = float("inf")
 
     def complaints(self) -> list[str]:
         """What is wrong with the ranks, a line each."""
         told = {state.rank: state for state in self._rendezvous.ranks()}
         lines = [self._complaint(rank, told.get(rank)) for rank in self._hosts]
         return [line for line in lines if line]
+
+    def gone(self) -> list[str]:
+        """The ranks that have neither left nor a pulse, a line each; to be asked at the end."""
+        deadline = time.monotonic() + 1.5 * _BEAT_S
+        before = {state.rank: state.pulse for state in self._rendezvous.ranks()}
+        still = [rank for rank in self._hosts if rank in before]
+        while still and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            now = {state.rank: state.pulse for state in self._rendezvous.ranks()}
+            still = [rank for rank in still if now.get(rank) == before[rank]]
+        return [f"{self._hosts[rank]} (rank {rank}) is gone without a word." for rank in still]
 
     def has_begun(self, rank: int) -> bool:
         """Whether a rank was ever heard of."""

@@ -1,0 +1,8 @@
+"""The fixtures of SLURM, for the tests of this folder."""
+
+from __future__ import annotations
+
+from helpers.linux_user import other_user
+from helpers.slurm import slurm, slurm_is_installed
+
+__all__ = ["other_user", "slurm", "slurm_is_installed"]

@@ -5,10 +5,10 @@ BIN := .venv/bin
 SETUP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all coverage lint type bench chaos clean
+.PHONY: help setup demo slurm-demo slurm-start slurm-stop test test-all coverage lint type bench chaos clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 setup: $(SETUP)  ## Install everything into .venv (some minutes, 7 GB)
 
@@ -23,14 +23,26 @@ demo: $(SETUP)  ## Make phantoms, train a small ViT on them, and generate its ar
 	@$(BIN)/python -m artifactgen.demo
 	@$(BIN)/generate_artifacts experiment=embeddings/demo
 
-test: $(SETUP)  ## Run the tests, on two cores
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+slurm-demo: demo  ## The demo through the SLURM command, on a two-node SLURM of this machine
+	@slurm/dev/run $(BIN)/python -m distributed.launch hydra/launcher=submitit_slurm \
+		hydra.launcher.nodes=2 experiment=embeddings/demo output_dir=demo/slurm_artifacts
+
+slurm-start:  ## Start a two-node SLURM on this machine; `eval` what it prints
+	@slurm/dev/start
+
+slurm-stop:  ## End it, with its jobs
+	@slurm/dev/stop
+
+# Jobs of SLURM take both cores, so their tests run alone.
+test: $(SETUP)  ## Run the tests, on two cores; where root may, SLURM is installed for them
+	$(BIN)/python -m pytest -n 2 -m "not slow and not slurm"
+	$(BIN)/python -m pytest -n 0 -m slurm
 
 test-all: test  ## Run the slow tests too: every architecture
-	$(BIN)/python -m pytest -n 2 --dist load -m slow
+	$(BIN)/python -m pytest -n 2 --dist load -m "slow and not slurm"
 
 coverage: $(SETUP)  ## Run the tests and report which lines they reach
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 -m "not slow and not slurm" --cov --cov-report=term:skip-covered
 
 lint: $(SETUP)  ## Check style and format
 	$(BIN)/ruff check

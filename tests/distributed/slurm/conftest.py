@@ -1,16 +1,9 @@
+"""The fixtures of SLURM, for the tests of this folder."""
+
 from __future__ import annotations
 
-import os
-import shutil
-
-import pytest
 from helpers.jobs import submit
+from helpers.linux_user import other_user
+from helpers.slurm import slurm, slurm_is_installed
 
-__all__ = ["slurm", "submit"]
-
-
-@pytest.fixture(scope="session")
-def slurm() -> None:
-    """A SLURM of two nodes. To be replaced by the one that the tests start themselves."""
-    assert "SLURM_CONF" in os.environ
-    assert shutil.which("sbatch")
+__all__ = ["other_user", "slurm", "slurm_is_installed", "submit"]

@@ -205,6 +205,9 @@ def serve(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> None
         except ArtifactGenError as error:
             pulse.update(error=str(error))
             raise
+        finally:
+            if watch.gone():
+                place.rendezvous.remove_without(0, rank)
         pulse.leave()
 
 

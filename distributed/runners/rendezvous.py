@@ -84,6 +84,11 @@ class Rendezvous:
             time.sleep(POLL_S)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def remove_without(self, *ranks: int) -> None:
+        """Remove the folder if only these ranks are left, in place of the first one."""
+        if all(state.rank in ranks for state in self.ranks()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def is_there(self) -> bool:
         """Whether the first rank has begun, and is not gone yet."""
         return self.folder.is_dir()
@@ -195,7 +200,7 @@ class Watch:
         """The ranks that have neither left nor a pulse, a line each; to be asked at the end."""
         deadline = time.monotonic() + 1.5 * _BEAT_S
         before = {state.rank: state.pulse for state in self._rendezvous.ranks()}
-        still = [rank for rank in self._hosts if rank in before]
+        still = [] if self._rendezvous.is_done() else [r for r in self._hosts if r in before]
         while still and time.monotonic() < deadline:
             time.sleep(POLL_S)
             now = {state.rank: state.pulse for state in self._rendezvous.ranks()}

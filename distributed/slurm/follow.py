@@ -147,7 +147,8 @@ class _Followed:
 
     def _give_up(self) -> None:
         assert self.state
-        self.code, self.is_lost = FAILED, True
+        was_stopped = self.state.state in ("CANCELLED", "PREEMPTED")
+        self.code, self.is_lost = INTERRUPTED if was_stopped else FAILED, True
         lines = "".join(f"\n  {line}" for line in self._last)
         log.error(
             "Job %s ended without saying how; for SLURM it is %s.\n%s\n%s",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from artifactgen.store.atomic import write_json
 from distributed.perform import perform
-from distributed.process import REQUEUED, begin_process, exit_code_of
+from distributed.process import INTERRUPTED, REQUEUED, begin_process, exit_code_of
 from distributed.request import Request
 from distributed.slurm.allocation import current_job
 from distributed.slurm.outcome import outcome_path
@@ -36,7 +36,7 @@ class SlurmTask:
         if is_first:
             self._tell_changes()
         code = exit_code_of(self._perform, command=self.request.command)
-        if is_first and code != REQUEUED:
+        if is_first and code not in (REQUEUED, INTERRUPTED):  # of these SLURM knows more
             _write_outcome(code)
         if code:
             sys.exit(code)

@@ -13,10 +13,8 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,9 +25,9 @@ from distributed.job import (
     LAUNCHER,
     SWEEP_NAMING,
     JobFailedError,
-    SlurmLauncher,
     SubmittedEnd,
     refuse_launcher,
+    register_launcher,
     run_job,
 )
 from distributed.process import (
@@ -53,7 +51,9 @@ def run_hydra(arguments: Sequence[str]) -> int:
     command = shlex.join([PROGRAM, *arguments])
     begin_process()
     register_resolvers()
-    _register_launcher()
+    register_launcher(
+        yaml.safe_load((config_dir() / "launcher" / f"{LAUNCHER}.yaml").read_text("utf-8"))
+    )
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us: Hydra neither prints them nor exits
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="artifacts")
@@ -75,16 +75,6 @@ def run_hydra(arguments: Sequence[str]) -> int:
     except ArtifactGenError as error:  # of a job of a sweep, which has told it
         return exit_code(error, command)
     return 0
-
-
-def _register_launcher() -> None:
-    """Make ours what `hydra/launcher=submitit_slurm` chooses, also beside the plugin of that name.
-
-    As a file below `hydra/launcher` it would be checked against that plugin's schema.
-    """
-    Plugins.instance().register(SlurmLauncher)  # the first use imports every plugin
-    settings = yaml.safe_load((config_dir() / "launcher" / f"{LAUNCHER}.yaml").read_text("utf-8"))
-    ConfigStore.instance().store(group="hydra/launcher", name=LAUNCHER, node=settings)
 
 
 def register_resolvers() -> None:

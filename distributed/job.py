@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
@@ -21,6 +24,8 @@ from distributed.request import Request
 SWEEP_NAMING = "hydra.job.config.override_dirname.exclude_keys="
 """The override that the command line adds to a sweep, so that jobs are named by what differs."""
 LAUNCHER = "submitit_slurm"
+PLUGIN = "hydra_plugins.artifactgen"
+"""Hydra takes launchers of the package `hydra_plugins` alone, also where one registers them."""
 
 
 class JobFailedError(BaseException):
@@ -83,8 +88,7 @@ def request_of(config: DictConfig, command: str) -> Request:
 class SlurmLauncher(Launcher):
     """Submits all jobs of a sweep as one array."""
 
-    # Hydra takes launchers of this package alone, also those that are registered by hand.
-    __module__ = "hydra_plugins.artifactgen"
+    __module__ = PLUGIN
 
     def __init__(self, **options: Any) -> None:
         self._options = options
@@ -115,6 +119,18 @@ class SlurmLauncher(Launcher):
             raise _submit(requests, self._options)
         except ArtifactGenError as error:
             raise JobFailedError(error) from error
+
+
+def register_launcher(settings: Mapping[str, Any]) -> None:
+    """Make ours what `hydra/launcher=submitit_slurm` chooses, also beside the plugin of that name.
+
+    Args:
+        settings: with their defaults. As a file below `hydra/launcher` they would be checked
+            against that plugin's schema.
+    """
+    sys.modules[PLUGIN] = sys.modules[__name__]
+    Plugins.instance().register(SlurmLauncher)  # the first use imports every plugin
+    ConfigStore.instance().store(group="hydra/launcher", name=LAUNCHER, node=dict(settings))
 
 
 def _submit(requests: Sequence[Request], options: Any) -> SubmittedEnd:

@@ -63,8 +63,23 @@ def submit(requests: Sequence[Request], given: Mapping[str, Any]) -> int:
     for member, submission in zip(members, submitted, strict=True):
         remember(member.run.layout, submission)
     _tell(runs, submitted)
-    layouts = [run.layout for run in runs]
-    return follow(submitted, layouts=layouts) if runs[0].settings.wait else 0
+    if not runs[0].settings.wait:
+        return 0
+    code = follow(submitted, layouts=[run.layout for run in runs])
+    return code or max(map(_incomplete, runs))
+
+
+def _incomplete(run: Run) -> int:
+    """1 where all jobs ended well and the run is not complete: a part of it was not submitted."""
+    if run.settings.record_id or run.layout.success.exists():
+        return 0
+    log.error(
+        "%s is not complete, though its jobs ended without an error; their logs say what is left. "
+        "Resume with:\n  %s",
+        run.layout.root,
+        run.request.command,
+    )
+    return 1
 
 
 def script(options: JobOptions, *, jobs: int) -> str:

@@ -25,7 +25,7 @@ demo: $(SETUP)  ## Make phantoms, train a small ViT on them, and generate its ar
 
 slurm-demo: demo  ## The demo through the SLURM command, on a two-node SLURM of this machine
 	@slurm/dev/run $(BIN)/python -m distributed.launch hydra/launcher=submitit_slurm \
-		hydra.launcher.nodes=2 experiment=embeddings/demo output_dir=demo/slurm_artifacts
+		hydra.launcher.nodes=2 hydra.launcher.cpus_per_task=1 experiment=embeddings/demo output_dir=demo/slurm_artifacts
 
 slurm-start:  ## Start a two-node SLURM on this machine; `eval` what it prints
 	@slurm/dev/start

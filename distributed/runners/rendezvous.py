@@ -23,6 +23,8 @@ from artifactgen.store.atomic import read_json, write_json
 
 _BEAT_S = 5.0
 _SILENT_S = 60.0
+_GONE_S = 1.5 * _BEAT_S
+"""A rank that is told to leave does so, or has a pulse meanwhile."""
 _STALE_S = 86_400.0
 """What was killed without a word leaves its folder."""
 _FOLDER = "ranks-"
@@ -198,14 +200,20 @@ class Watch:
 
     def gone(self) -> list[str]:
         """The ranks that have neither left nor a pulse, a line each; to be asked at the end."""
-        deadline = time.monotonic() + 1.5 * _BEAT_S
-        before = {state.rank: state.pulse for state in self._rendezvous.ranks()}
-        still = [] if self._rendezvous.is_done() else [r for r in self._hosts if r in before]
-        while still and time.monotonic() < deadline:
+        deadline = time.monotonic() + _GONE_S
+        while not self._rendezvous.is_done():
+            self.complaints()
+            there = {state.rank for state in self._rendezvous.ranks()} & self._hosts.keys()
+            silent = [rank for rank in there if self._silence_s(rank) >= _GONE_S]
+            if len(silent) == len(there) or time.monotonic() > deadline:
+                return [
+                    f"{self._hosts[rank]} (rank {rank}) is gone without a word." for rank in silent
+                ]
             time.sleep(POLL_S)
-            now = {state.rank: state.pulse for state in self._rendezvous.ranks()}
-            still = [rank for rank in still if now.get(rank) == before[rank]]
-        return [f"{self._hosts[rank]} (rank {rank}) is gone without a word." for rank in still]
+        return []
+
+    def _silence_s(self, rank: int) -> float:
+        return _SILENT_S - (self._deadlines[rank] - time.monotonic())
 
     def has_begun(self, rank: int) -> bool:
         """Whether a rank was ever heard of."""

@@ -49,11 +49,10 @@ def check(request: Request, options: JobOptions) -> Run | None:
 
 
 def _check_cluster(settings: Settings, options: JobOptions) -> None:
-    runner = build_runner(settings)
-    if options.nodes > 1 and not isinstance(runner, Slurm):
+    if not isinstance(build_runner(settings), Slurm):
         raise ConfigError(
-            f"hydra.launcher.nodes={options.nodes}: on several nodes, leave out cluster=…; it is "
-            "slurm then."
+            f"cluster={settings.cluster.target.rpartition('.')[2].lower()}: what is submitted runs "
+            "with cluster=slurm, which is chosen by itself. Leave cluster=… out."
         )
     if settings.accelerator == "gpu" and not options.asks_for_gpus:
         raise ConfigError(

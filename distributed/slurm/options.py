@@ -20,6 +20,8 @@ _AS_SBATCH = {
     "timeout_min": "time",
     "tasks_per_node": "ntasks_per_node",
 }
+_LATEST_S = 540
+"""A warning that comes earlier is taken for a preemption, see `requeue`."""
 _OURS = ("submitit_folder", "mem_gb", "max_num_timeout", "python", "setup", "additional_parameters")
 
 
@@ -63,8 +65,9 @@ class JobOptions:
         self._require("mem_gb", self.mem_gb is None or self.mem_gb > 0, "must be more than 0")
         one = "must be 1: one process owns all GPUs of its node, and starts a worker for each"
         self._require("tasks_per_node", self.tasks_per_node == 1, one)
-        late = f"must be less than timeout_min={self.timeout_min} minutes"
-        self._require("signal_delay_s", self.signal_delay_s < 60 * self.timeout_min, late)
+        late = f"must be less than timeout_min={self.timeout_min} minutes, and at most {_LATEST_S}"
+        earliest = min(60 * self.timeout_min - 1, _LATEST_S)
+        self._require("signal_delay_s", self.signal_delay_s <= earliest, late)
 
     def _require(self, name: str, holds: bool, otherwise: str) -> None:
         if not holds:
@@ -89,6 +92,7 @@ class JobOptions:
             given["mem"] = f"{round(self.mem_gb * 1024)}MB"
         return {
             **given,
+            "wckey": None,  # submitit's own, which some sites refuse
             "setup": [_CORES, *(self.setup or ())],
             "srun_args": ["--kill-on-bad-exit=1"],
             # A node that is lost costs what it had at work, and not the run.

@@ -65,6 +65,8 @@ def requeueing(allocation: Allocation, folder: Path, *, limit: int) -> Iterator[
         if life.is_warned:
             _requeue(allocation, folder, life, limit)
         raise
+    else:
+        _timeouts(folder, allocation).unlink(missing_ok=True)
     finally:
         signal.signal(signal.SIGUSR2, before)
 
@@ -73,7 +75,7 @@ def _requeue(allocation: Allocation, folder: Path, life: Life, limit: int) -> No
     timeouts = "preempted"
     left_s = _left_s(allocation.job_id)
     if left_s is None or left_s <= _NEAR_S:
-        count = _count(folder / f"timeouts-{allocation.job_id}")
+        count = _count(_timeouts(folder, allocation))
         if not life.committed:
             raise RunError(
                 "The time limit is near, and not one shard was finished in this start of the job, "
@@ -86,16 +88,27 @@ def _requeue(allocation: Allocation, folder: Path, life: Life, limit: int) -> No
                 f"max_num_timeout={limit} allows."
             )
         timeouts = f"time limit, {count} of at most {limit}"
-    answer = subprocess.run(
-        ["scontrol", "requeue", allocation.job_id],
-        capture_output=True,
-        text=True,
-        timeout=_ASK_S,
-        check=False,
-    )
-    if answer.returncode:
-        raise RunError(f"Job {allocation.job_id} cannot be requeued: {answer.stderr.strip()}")
+    refused = _ask_to_requeue(allocation.job_id)
+    if refused is not None:
+        raise RunError(f"Job {allocation.job_id} cannot be requeued: {refused}")
     raise RequeuedError(f"Job {allocation.job_id} is requeued ({timeouts}), and will go on.")
+
+
+def _timeouts(folder: Path, allocation: Allocation) -> Path:
+    """A file with a line for each time limit that a job has met."""
+    return folder / f"timeouts-{allocation.job_id}"
+
+
+def _ask_to_requeue(job_id: str) -> str | None:
+    """Put the job back into the queue; what is said where that is refused."""
+    command = ["scontrol", "requeue", job_id]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=_ASK_S, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:  # a container without it, a busy SLURM
+        return str(error)
+    return answer.stderr.strip() if answer.returncode else None
 
 
 def _count(path: Path) -> int:

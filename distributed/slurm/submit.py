@@ -104,9 +104,8 @@ def _members(run: Run, options: JobOptions) -> Iterator[_Member]:
     jobs = cluster.get("jobs", 1)
     for index in range(jobs):
         changed = dict(run.request.configuration["cluster"])
-        if "jobs" in cluster:  # else it is another runner's
-            changed |= {"job": index, "max_num_timeout": options.max_num_timeout}
-            changed |= {"log_dir": str(Path(cluster["log_dir"]).absolute())}
+        changed |= {"job": index, "max_num_timeout": options.max_num_timeout}
+        changed |= {"log_dir": str(Path(cluster["log_dir"]).absolute())}
         configuration = {**run.request.configuration, "cluster": changed}
         configuration["output_dir"] = str(run.layout.root)
         yield _Member(run, replace(run.request, configuration=configuration))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from artifactgen.embeddings import Embeddings, load_embeddings
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["Embeddings", "__version__", "load_embeddings"]
 
 

@@ -157,7 +157,7 @@ def test_another_rank_is_killed(site: Site, finished: Workspace) -> None:
     submitted.rank(1).kill()
     outcome = submitted.finish()
     assert outcome.exit_code == 1
-    assert "n2 (rank 1) is gone without a word." in outcome.text
+    assert "n2 (rank 1) is gone." in outcome.text
     assert site.slurm.state(submitted.job) == "FAILED"
     site.require_nothing_left(submitted.job)
     site.resume_here(finished)

@@ -15,6 +15,7 @@ from pathlib import Path
 from artifactgen.store.layout import Layout
 from distributed.slurm.outcome import explain, read_outcome
 from distributed.slurm.queue import UNKNOWN, JobState, ask
+from distributed.slurm.record_count import RecordCount
 from distributed.slurm.submissions import Submission
 from distributed.slurm.tail import Tail
 
@@ -28,6 +29,8 @@ _OUTCOME_S = 60.0
 """After which a job that has said how it ended is over, whatever SLURM says."""
 _LAST_LINES = 20
 _MAX_NAMED = 4
+_MAX_SHOWN = 4
+"""Logs of more jobs than these are not shown, but their ends where they failed."""
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +44,10 @@ def follow(jobs: Sequence[Submission], *, layouts: Sequence[Layout]) -> int:
         jobs: as they were submitted.
         layouts: the output directories that they work for.
     """
-    followed = [_Followed(job, f"[{job.job_id}] " if jobs[1:] else "") for job in jobs]
+    prefixed, shown = len(jobs) > 1, len(jobs) <= _MAX_SHOWN
+    followed = [_Followed(job, prefixed=prefixed, shown=shown) for job in jobs]
     try:
-        _wait(followed)
+        _wait(followed, RecordCount([] if shown else layouts))
     except KeyboardInterrupt:
         _say_that_they_go_on([job.job_id for job in followed if job.code is None], layouts)
         return INTERRUPTED
@@ -53,7 +57,7 @@ def follow(jobs: Sequence[Submission], *, layouts: Sequence[Layout]) -> int:
     return next((job.code for job in followed if job.code), 0)
 
 
-def _wait(followed: Sequence[_Followed]) -> None:
+def _wait(followed: Sequence[_Followed], count: RecordCount) -> None:
     pace = _Pace()
     while waiting := [job for job in followed if job.code is None]:
         _refresh(waiting)
@@ -63,6 +67,7 @@ def _wait(followed: Sequence[_Followed]) -> None:
             pace.asked(changed=_hear(waiting, states))
         for job in waiting:
             job.conclude()
+        count.tell()
         if any(job.code is None for job in waiting):
             time.sleep(_LOOK_S)
 
@@ -95,7 +100,7 @@ class _Pace:
 class _Followed:
     """A job on its way: what of its log was shown, what SLURM said last."""
 
-    def __init__(self, submission: Submission, prefix: str) -> None:
+    def __init__(self, submission: Submission, *, prefixed: bool, shown: bool) -> None:
         self.submission = submission
         self.job_id = submission.job_id
         self.code: int | None = None
@@ -103,7 +108,8 @@ class _Followed:
         self.is_lost = False
         """Whether it ended without saying how."""
         self.state: JobState | None = None
-        self._prefix = prefix
+        self._prefix = f"[{submission.job_id}] " if prefixed else ""
+        self._is_shown = shown
         self._tail = Tail(Path(submission.log))
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._restarts = 0
@@ -141,6 +147,8 @@ class _Followed:
         if self._outcome and (over or now - self._outcome[1] >= _OUTCOME_S):
             self._show(self._tail.rest())
             self.code = self._outcome[0]
+            if self.code and not self._is_shown:
+                log.error("Job %s ended with exit code %d. %s", self.job_id, self.code, self._end())
         elif self._over_since is not None and now - self._over_since >= _GRACE_S:
             self._show(self._tail.rest())
             self._give_up()
@@ -149,22 +157,27 @@ class _Followed:
         assert self.state
         was_stopped = self.state.state in ("CANCELLED", "PREEMPTED")
         self.code, self.is_lost = INTERRUPTED if was_stopped else FAILED, True
-        lines = "".join(f"\n  {line}" for line in self._last)
         log.error(
             "Job %s ended without saying how; for SLURM it is %s.\n%s\n%s",
             self.job_id,
             _ending(self.state),
             explain(self.state),
-            f"The end of {self.submission.log}:{lines}"
-            if lines
-            else f"It has printed nothing ({self.submission.log}).",
+            self._end(),
         )
+
+    def _end(self) -> str:
+        """The end of its log."""
+        lines = "".join(f"\n  {line}" for line in self._last)
+        if not lines:
+            return f"It has printed nothing ({self.submission.log})."
+        return f"The end of {self.submission.log}:{lines}"
 
     def _show(self, lines: Iterable[str]) -> None:
         for line in lines:
             if not line.startswith("submitit "):
                 self._last.append(line)
-                sys.stderr.write(f"{self._prefix}{line}\n")
+                if self._is_shown:
+                    sys.stderr.write(f"{self._prefix}{line}\n")
         sys.stderr.flush()
 
 

@@ -80,8 +80,11 @@ class Site:
     def require_nothing_left(self, *jobs: str) -> None:
         """No process of jobs, no folder of Ray, nothing by which ranks found each other."""
         wait_until(lambda: not any(self.slurm.processes(job=job) for job in jobs), "processes")
-        assert [p for p in psutil.process_iter() if _is_of_ray(p)] == []
-        assert list(Path("/tmp").glob("artifactgen-ray-*")) == []
+        wait_until(
+            lambda: not [p for p in psutil.process_iter() if _is_left(p)], "processes of Ray"
+        )
+        folders = Path("/tmp").glob("artifactgen-ray-*")
+        assert [folder for folder in folders if _owner_is_gone(folder.name)] == []
         assert list(self.logs.glob("ranks-*")) == []
 
 
@@ -128,12 +131,18 @@ def wait_until(condition: Callable[[], object], what: str, *, timeout_s: float =
         time.sleep(0.1)
 
 
-def _is_of_ray(process: psutil.Process) -> bool:
+def _owner_is_gone(words: str) -> bool:
+    """Whether words name a folder of Ray whose run is dead; other tests have theirs."""
+    found = re.search(r"artifactgen-ray-(\d+)-", words)
+    return found is not None and not psutil.pid_exists(int(found[1]))
+
+
+def _is_left(process: psutil.Process) -> bool:
+    """Whether a process of a Ray has outlived its run."""
     with contextlib.suppress(psutil.Error):
         words = " ".join(process.cmdline())
-        return process.status() != psutil.STATUS_ZOMBIE and (
-            "artifactgen-ray-" in words or words.startswith("ray::")
-        )
+        is_orphan = words.startswith("ray::") and process.ppid() == 1
+        return process.status() != psutil.STATUS_ZOMBIE and (is_orphan or _owner_is_gone(words))
     return False
 
 

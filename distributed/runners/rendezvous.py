@@ -78,9 +78,13 @@ class Rendezvous:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700)
 
-    def close(self, *, wait_s: float = 0.0) -> None:
-        """Tell every rank to leave; when they have had the time to see it, remove the folder."""
+    def tell_end(self) -> None:
+        """Tell every rank to leave."""
         self._write("done", {})
+
+    def close(self, *, wait_s: float = 0.0) -> None:
+        """Remove the folder, when the ranks have had the time to see the end."""
+        self.tell_end()
         deadline = time.monotonic() + wait_s
         while any(s.rank and not s.error for s in self.ranks()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
@@ -200,16 +204,16 @@ class Watch:
 
     def gone(self) -> list[str]:
         """The ranks that have neither left nor a pulse, a line each; to be asked at the end."""
-        deadline = time.monotonic() + _GONE_S
+        self.complaints()
+        before, deadline = dict(self._pulses), time.monotonic() + _GONE_S
         while not self._rendezvous.is_done():
-            self.complaints()
-            there = {state.rank for state in self._rendezvous.ranks()} & self._hosts.keys()
-            silent = [rank for rank in there if self._silence_s(rank) >= _GONE_S]
-            if len(silent) == len(there) or time.monotonic() > deadline:
-                return [
-                    f"{self._hosts[rank]} (rank {rank}) is gone without a word." for rank in silent
-                ]
+            there = {state.rank for state in self._rendezvous.ranks()} & before.keys()
+            quiet = [rank for rank in there if self._pulses[rank] == before[rank]]
+            silent = [rank for rank in quiet if self._silence_s(rank) >= _GONE_S]
+            if len(silent) == len(quiet) or time.monotonic() > deadline:
+                return [f"{self._hosts[rank]} (rank {rank}) is gone." for rank in silent]
             time.sleep(POLL_S)
+            self.complaints()
         return []
 
     def _silence_s(self, rank: int) -> float:

@@ -14,7 +14,9 @@ from artifactgen.types import Accelerator, Part, Receipt, Task
 from distributed.runners.base import Runner, RunnerOptions, Workers
 from distributed.runners.descendants import ending_descendants
 from distributed.runners.local import Local
-from distributed.runners.ray_cluster import Cluster, Place, lead, serve
+from distributed.runners.place import Place
+from distributed.runners.ray_cluster import Cluster, lead
+from distributed.runners.ray_member import serve
 from distributed.slurm.allocation import Allocation
 from distributed.slurm.requeue import Life, requeueing
 

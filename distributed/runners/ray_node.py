@@ -93,7 +93,7 @@ def _flags(options: NodeOptions, head: str | None) -> Iterator[str]:
     yield f"--object-store-memory={OBJECT_STORE_BYTES}"
     if options.memory_mb:
         yield f"--memory={options.memory_mb * 1024**2}"
-    yield from ("--include-log-monitor=false", "--disable-usage-stats")
+    yield "--disable-usage-stats"
 
 
 def _has_client() -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -118,7 +120,8 @@ def _submit(members: Sequence[_Member], options: JobOptions) -> list[Submission]
             options.submitit_folder, max_num_timeout=options.max_num_timeout, python=options.python
         )
         executor.update_parameters(**options.sbatch_parameters())
-        jobs = executor.submit_array([SlurmTask(member.request, program) for member in members])
+        with _outside_of_any_job():
+            jobs = executor.submit_array([SlurmTask(member.request, program) for member in members])
     except (FailedJobError, FailedSubmissionError) as error:
         said = str(error).strip().splitlines()
         raise ConfigError(f"SLURM refuses the job: {said[-1] if said else error}") from error
@@ -132,6 +135,20 @@ def _submit(members: Sequence[_Member], options: JobOptions) -> list[Submission]
         Submission(job.job_id, str(job.paths.stdout), now, member.request.command)
         for job, member in zip(jobs, members, strict=True)
     ]
+
+
+@contextmanager
+def _outside_of_any_job() -> Iterator[None]:
+    """Take out what a job that this process is in has set: sbatch hands all of it to the new one.
+
+    Somebody may submit from an interactive job; its memory and cores are not those of the run.
+    """
+    of_job = [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]
+    kept = {name: os.environ.pop(name) for name in of_job}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _tell(runs: Sequence[Run], submitted: Sequence[Submission]) -> None:

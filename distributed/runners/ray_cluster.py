@@ -73,6 +73,12 @@ class Cluster:
                             raise
                         log.warning("Ray was lost on a node, and is back: going on.")
 
+    def complaints(self) -> list[str]:
+        """What is wrong with the head."""
+        if self.process.poll() is None:
+            return []
+        return [f"Ray's head has ended on {self.options.address}.\n{last_words(self.options)}"]
+
     def _restarts(self) -> int:
         return sum(state.restarts for state in self.place.rendezvous.ranks())
 
@@ -89,8 +95,6 @@ class Cluster:
 
         deadline = time.monotonic() + self.place.join_s
         while absent := self._absent(living_nodes()):
-            if self.process.poll() is not None:
-                raise RunError(f"Ray's head has ended.\n{last_words(self.options)}")
             if time.monotonic() > deadline:
                 hosts = ", ".join(self.place.allocation.hosts()[rank] for rank in absent)
                 raise RunError(f"{hosts}: did not join within {self.place.join_s:.0f} s.")
@@ -141,8 +145,9 @@ def lead(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> Itera
         place.rendezvous.publish(Head(head, TOKEN, versions()))
         stack.callback(place.rendezvous.tell_end)  # before this node's own Ray ends
         log.info("Ray: its head is %s; waiting for %d nodes", head, place.allocation.ranks)
-        with _interrupted_by_complaints(place.watch(*range(1, place.allocation.ranks))):
-            yield Cluster(place, node, process)
+        cluster = Cluster(place, node, process)
+        with _interrupted_by_complaints(place.watch(*range(1, place.allocation.ranks)), cluster):
+            yield cluster
 
 
 def _start_head(
@@ -174,14 +179,14 @@ def _answers(process: subprocess.Popen[bytes], address: str, port: int) -> bool:
 
 
 @contextmanager
-def _interrupted_by_complaints(watch: Watch) -> Iterator[None]:
-    """Let what is wrong with other ranks end the block, which may wait for them forever."""
+def _interrupted_by_complaints(watch: Watch, cluster: Cluster) -> Iterator[None]:
+    """Let what is wrong with a rank or the head end the block, which may wait for it forever."""
     found: list[str] = []
     stop, this_thread = threading.Event(), threading.get_ident()
 
     def look() -> None:
         while not stop.wait(_WATCH_S):
-            found.extend(watch.complaints())
+            found.extend(watch.complaints() or cluster.complaints())
             if found:
                 signal.pthread_kill(this_thread, signal.SIGTERM)
                 return

@@ -75,6 +75,7 @@ class Rendezvous:
             with suppress(OSError):  # another user's, or gone meanwhile
                 if time.time() - max(file.stat().st_mtime for file in stale.iterdir()) > _STALE_S:
                     shutil.rmtree(stale)
+        shutil.rmtree(self.folder, ignore_errors=True)  # ids begin anew on a new cluster
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700)
 

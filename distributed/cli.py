@@ -44,6 +44,7 @@ _PATH_WITH_EQUALS = re.compile(
     r"(?P<key>ckpt_path|output_dir|data\.path|data\.root)=(?P<values>[^'\"[({]*=[^'\"[({]*)"
 )
 """As Lightning names checkpoints: `ckpt_path=epoch=9-step=900.ckpt`."""
+_OF_LAUNCHER = re.compile(r"[+~]*hydra\.launcher[.=]")
 
 
 def run_hydra(arguments: Sequence[str]) -> int:
@@ -90,9 +91,10 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     its own, named after what is swept: Hydra's `override_dirname` without the overrides that all
     jobs share.
     """
-    for argument in arguments:
-        if argument.startswith("hydra/launcher="):
-            _refuse_before_hydra(argument.partition("=")[2])
+    try:
+        _check_launcher(arguments)
+    except ConfigError as error:
+        raise JobFailedError(error) from error
     if f"hydra/launcher={LAUNCHER}" in arguments and not any(map(_is_cluster, arguments)):
         arguments = [*arguments, "cluster=slurm"]
     ordered = sorted(arguments, key=_is_override)
@@ -102,12 +104,19 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     return prepared
 
 
-def _refuse_before_hydra(launcher: str) -> None:
-    """With `-m` Hydra would have submitted jobs before one of them could refuse."""
-    try:
-        refuse_launcher(launcher)
-    except ConfigError as error:
-        raise JobFailedError(error) from error
+def _check_launcher(arguments: Sequence[str]) -> None:
+    """`ConfigError` for one that we do not know, or for settings of a launcher without one.
+
+    With `-m` Hydra would have submitted jobs before one of them could refuse; and what a single run
+    has no use for, it takes without a word.
+    """
+    for argument in arguments:
+        if argument.startswith("hydra/launcher="):
+            refuse_launcher(argument.partition("=")[2])
+        elif _OF_LAUNCHER.match(argument) and f"hydra/launcher={LAUNCHER}" not in arguments:
+            raise ConfigError(
+                f"{argument} is for jobs that are submitted: add hydra/launcher={LAUNCHER}."
+            )
 
 
 def _is_override(argument: str) -> bool:
@@ -176,7 +185,7 @@ def _options() -> list[str]:
     options: list[str] = []
     for file in files:
         group = "" if file.parent.name in (root.name, "artifact", "debug") else file.parent.name
-        group = f"pages.{file.stem}" if group == "page" else group
+        group = {"page": f"pages.{file.stem}", "launcher": "hydra.launcher"}.get(group, group)
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         options += _dotted(content, group)
     return list(dict.fromkeys(options))

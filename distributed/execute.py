@@ -18,9 +18,9 @@ from artifactgen.store.siblings import Siblings, look_again, siblings
 from artifactgen.types import Part, Receipt, Shard
 from distributed import describe
 from distributed.finish import finish, merged_results, recipe
-from distributed.opening import begun_meanwhile, enter, locked, open_directory, require_sharable
+from distributed.opening import begun_meanwhile, enter, locked, open_directory
 from distributed.prepare import Prepared, prepare
-from distributed.run import Run
+from distributed.run import Run, require_sharable
 from distributed.runners.base import Workers
 from distributed.verdict import read_confusions
 from distributed.work import share, work

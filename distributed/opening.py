@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from artifactgen.errors import ConfigError, OutputError
+from artifactgen.errors import OutputError
 from artifactgen.store.calibrated import recall, remember
 from artifactgen.store.layout import Layout
 from artifactgen.store.lock import lock, owner
@@ -17,7 +17,6 @@ from artifactgen.store.siblings import Siblings
 from artifactgen.types import Part
 from distributed.prepare import Prepared, prepare
 from distributed.run import Run
-from distributed.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +25,6 @@ PATIENCE_S = 900.0
 _LONGEST_PAUSE_S = 0.3
 _TELL_AFTER_S = 2.0
 _PREPARATIONS = 3
-
-
-def require_sharable(settings: Settings) -> None:
-    """`ConfigError` for what several jobs cannot share; known without a model."""
-    if settings.record_id:
-        raise ConfigError(
-            "record_id: single records are no work for several jobs. Set cluster.jobs=1."
-        )
-    if settings.retry_failures:
-        raise ConfigError(
-            "retry_failures=true: what failed is done again by one job, which sees all of it. "
-            "Set cluster.jobs=1."
-        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from artifactgen.clock import Clock
-from artifactgen.errors import OutputError
+from artifactgen.errors import ConfigError, OutputError
 from artifactgen.plan import Scope, plan_records, plan_splits
 from artifactgen.store.atomic import read_json
 from artifactgen.store.layout import REPORTS, Layout
@@ -139,6 +139,19 @@ class Run:
 
 def _is_of_content(change: str) -> bool:
     return change.startswith(f"{CONTENT}: ")
+
+
+def require_sharable(settings: Settings) -> None:
+    """`ConfigError` for what several jobs cannot share; known without a model."""
+    if settings.record_id:
+        raise ConfigError(
+            "record_id: single records are no work for several jobs. Set cluster.jobs=1."
+        )
+    if settings.retry_failures:
+        raise ConfigError(
+            "retry_failures=true: what failed is done again by one job, which sees all of it. "
+            "Set cluster.jobs=1."
+        )
 
 
 def plan(settings: Settings, inputs: Inputs) -> tuple[Scope, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROGRAM = "generate_artifacts"
-_GROUPS = ("data", "model", "artifact", "page", "cluster", "debug")
+_GROUPS = ("data", "model", "artifact", "page", "cluster", "launcher", "debug")
 _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<rest>.*)")
 
 
@@ -49,8 +49,9 @@ def _group(folder: Path) -> Iterator[str]:
         head = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
         package = next((line for line in head if line.startswith("@package")), folder.name)
         title = " ".join(line for line in head if line != package)
-        yield from textwrap.wrap(f"{folder.name}={file.stem}: {title}", 100, break_on_hyphens=False)
         section = package.removeprefix("@package ").removeprefix("_global_")
+        group = f"hydra/{folder.name}" if section.startswith("hydra.") else folder.name
+        yield from textwrap.wrap(f"{group}={file.stem}: {title}", 100, break_on_hyphens=False)
         options = list(_options([line for line in lines if not line.startswith("#")], section))
         width = max((len(option) for option, _ in options), default=0)
         yield from (f"  {option:<{width}}  {comment}".rstrip() for option, comment in options)

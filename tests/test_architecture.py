@@ -61,9 +61,9 @@ LAYERS: dict[str, set[str]] = {
 KINDS = ("embedding", "cam.gradcam", "attention")
 
 ONLY_IN = {
-    "ray": {"distributed/runners/ray_data.py", "distributed/runners/ray_local.py"},
+    "ray": {"distributed/runners/ray_data.py", "distributed/runners/ray_session.py"},
     "hydra": {"distributed/cli.py", "distributed/job.py"},
-    "submitit": set(),
+    "submitit": {"distributed/slurm/submit.py"},
     "pydantic": {"distributed/settings.py", "distributed/instantiate.py"},
     "omegaconf": {
         "distributed/cli.py",
@@ -281,10 +281,11 @@ def test_the_library_needs_nothing_of_the_command_line() -> None:
 
 def test_what_needs_no_model_is_known_without_torch() -> None:
     """A wrong option, a missing file or a finished run must not wait for it."""
-    blocked = "torch,timm,torchvision,ray,matplotlib"
+    blocked = "torch,timm,torchvision,ray,matplotlib,submitit"
     light = ["distributed.job", "distributed.cli", "artifactgen.pages.overview"]
     light += [f"artifactgen.data.{name}" for name in ("hdf5", "base")]
-    light += [f"distributed.runners.{name}" for name in ("inline", "local", "ray")]
+    light += [f"distributed.runners.{name}" for name in ("inline", "local", "ray", "slurm")]
+    light += [f"distributed.slurm.{name}" for name in ("check", "task", "options", "follow")]
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_WITHOUT, blocked, *light],
         cwd=REPOSITORY,

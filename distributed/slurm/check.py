@@ -11,7 +11,7 @@ from distributed import describe
 from distributed.inputs import build_runner
 from distributed.perform import guarded, is_complete, read_run, require_output
 from distributed.request import Request
-from distributed.run import Run
+from distributed.run import Run, require_sharable
 from distributed.runners.inline import Inline
 from distributed.runners.slurm import Slurm
 from distributed.settings import Settings, parse
@@ -54,6 +54,8 @@ def _check_cluster(settings: Settings, options: JobOptions) -> None:
             f"cluster={settings.cluster.target.rpartition('.')[2].lower()}: what is submitted runs "
             "with cluster=slurm, which is chosen by itself. Leave cluster=… out."
         )
+    if isinstance(runner, Slurm) and runner.jobs > 1:
+        require_sharable(settings)
     if settings.accelerator == "gpu" and not options.asks_for_gpus:
         raise ConfigError(
             "accelerator=gpu, and the job asks for none. Add hydra.launcher.gpus_per_node=1."

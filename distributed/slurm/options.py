@@ -88,12 +88,16 @@ class JobOptions:
             for name, value in own.items()
             if value is not None and name not in _OURS
         }
+        cores = [_CORES]
+        if self.cpus_per_gpu is not None:  # sbatch takes one of the two
+            del given["cpus_per_task"]
+            cores = []
         if self.mem_gb is not None:
             given["mem"] = f"{round(self.mem_gb * 1024)}MB"
         return {
             **given,
-            "wckey": None,  # submitit's own, which some sites refuse
-            "setup": [_CORES, *(self.setup or ())],
+            "wckey": None,  # submitit\'s own, which some sites refuse
+            "setup": [*cores, *(self.setup or ())],
             "srun_args": ["--kill-on-bad-exit=1"],
             # A node that is lost costs what it had at work, and not the run.
             "additional_parameters": {"requeue": True, **self.additional_parameters},

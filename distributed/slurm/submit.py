@@ -87,7 +87,8 @@ def _incomplete(run: Run) -> int:
 def script(options: JobOptions, *, jobs: int) -> str:
     """The script that sbatch gets, as submitit writes it."""
     python = options.python or shlex.quote(sys.executable)
-    command = f"{python} -u -m submitit.core._submit {options.submitit_folder}"
+    folder = shlex.quote(str(options.submitit_folder))
+    command = f"{python} -u -m submitit.core._submit {folder}"
     parameters = options.sbatch_parameters() | ({"map_count": jobs} if jobs > 1 else {})
     text: str = _make_sbatch_string(command, options.submitit_folder, **parameters)
     return text

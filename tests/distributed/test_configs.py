@@ -15,8 +15,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from distributed.cli import register_resolvers
+from distributed.cli import register_launcher, register_resolvers
 from distributed.settings import SECTIONS, Settings, parse
+from distributed.slurm.options import JobOptions
 from distributed.usage import config_dir
 
 ROOT = config_dir()
@@ -64,6 +65,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("DATA_DIR", "ARTIFACT_DIR", "LOG_DIR"):
         monkeypatch.delenv(name, raising=False)
     register_resolvers()
+    register_launcher()
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT)):
         yield
     HydraConfig.instance().cfg = None
@@ -82,7 +84,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def option(name: str, group: str) -> str:
     """How a file of a group is chosen on a command line."""
-    return f'{group}="{name}"'
+    return f'{"hydra/" * (group == "launcher")}{group}="{name}"'
 
 
 CHOICES = [
@@ -172,6 +174,25 @@ def test_files_and_classes_have_the_same_options(group: str) -> None:
         of_all = OF_ALL.get(group, set())
         assert of_all <= set(section), file
         assert set(section) - of_all == options - of_all, file
+
+
+def test_the_settings_of_a_job_are_the_same_in_file_and_class() -> None:
+    content = yaml.safe_load((ROOT / "launcher" / "submitit_slurm.yaml").read_text())
+    del content["_target_"]
+    defaults = {
+        field.name: {} if field.name == "additional_parameters" else field.default
+        for field in dataclasses.fields(JobOptions)
+        if field.name != "submitit_folder"
+    }
+    assert content.pop("submitit_folder") == "${paths.log_dir}/slurm/%j"
+    assert content == defaults
+
+
+def test_the_launcher_is_ours_also_beside_the_plugin_of_that_name() -> None:
+    composed("experiment=embeddings/default", option("submitit_slurm", "launcher"))
+    launcher = HydraConfig.get().launcher
+    assert launcher["_target_"] == "hydra_plugins.artifactgen.SlurmLauncher"
+    assert launcher["submitit_folder"] == "logs/slurm/%j"
 
 
 def test_the_sections_that_name_a_class_are_known() -> None:

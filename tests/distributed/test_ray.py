@@ -26,8 +26,9 @@ from helpers.workspace import (
 from ray.exceptions import RayTaskError
 
 from artifactgen.device import find_devices
-from distributed.runners import ray_local
+from distributed.runners import ray_session
 from distributed.runners.ray_data import _true_message
+from distributed.runners.ray_environment import ray_environment, ray_variables
 
 pytestmark = pytest.mark.ray
 
@@ -193,7 +194,7 @@ def test_what_is_merged_needs_no_worker(workspace: Workspace, finished: Workspac
 def test_a_ray_that_does_not_start_in_time_is_told(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_local, "_START_S", 0.01)
+    monkeypatch.setattr(ray_session, "_START_S", 0.01)
     outcome = workspace.run(EXPERIMENT, CKPT, *RAY)
     assert outcome.exit_code == 1, outcome.text
     assert "Ray did not start within 0 s.\nRun the same command again" in outcome.text
@@ -213,9 +214,11 @@ def test_workers_with_another_kind_of_device_are_refused(
 def test_the_users_own_variables_of_ray_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of the user")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")
     before = dict(os.environ)
-    with ray_local._environment(ray_local._variables(Path("/tmp/x"), quiet=True)):
-        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
-        assert "RAY_AUTH_MODE" not in os.environ
+    with ray_environment(ray_variables(Path("/tmp/x"), token="a" * 64, quiet=True)):
+        assert os.environ["RAY_AUTH_TOKEN"] == "a" * 64
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert "RAY_ADDRESS" not in os.environ
         monkeypatch.setenv("RAY_SET_BY_RAY", "1")
     assert dict(os.environ) == before

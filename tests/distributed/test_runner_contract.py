@@ -15,6 +15,8 @@ from artifactgen.device import Devices, find_devices
 from artifactgen.errors import ConfigError
 from distributed.cores import allowed_cores, threads_for
 from distributed.runners.base import Runner
+from distributed.runners.slurm import Leader, Slurm
+from distributed.slurm.requeue import Life
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "cluster"
 CPU = Devices("cpu", "cpu", 0, False)
@@ -22,11 +24,24 @@ FOUR_GPUS = Devices("cuda", "NVIDIA H100", 4, True)
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
+STEP = {
+    "SLURM_PROCID": "0",
+    "SLURM_JOB_ID": "1",
+    "SLURM_NTASKS": "1",
+    "SLURM_NNODES": "1",
+    "SLURM_CPUS_PER_TASK": "1",
+}
+"""What `srun` tells the only task of a job."""
+
+
 def make(name: str, **changes: Any) -> Runner:
-    """With the options of its YAML."""
+    """With the options of its YAML. Of SLURM's, what drives a job of one node."""
     options = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text("utf-8"))
     module, _, cls = options.pop("_target_").rpartition(".")
-    made: Runner = getattr(importlib.import_module(module), cls)(**{**options, **changes})
+    made = getattr(importlib.import_module(module), cls)(**{**options, **changes})
+    if isinstance(made, Slurm):
+        return Leader(options=made, own=None, life=Life())
+    assert isinstance(made, Runner)
     return made
 
 
@@ -78,7 +93,9 @@ def test_a_worker_for_each_gpu() -> None:
 def test_it_gives_the_bytes_of_the_others(
     name: str, workspace: Workspace, finished: Workspace
 ) -> None:
-    outcome = workspace.run(EXPERIMENT, CKPT, f"cluster={name}", "cluster.threads_per_worker=1")
+    # In a process of its own: cluster=slurm ends all that its process has started.
+    options = (EXPERIMENT, CKPT, f"cluster={name}", "cluster.threads_per_worker=1")
+    outcome = workspace.start(*options, **(STEP if name == "slurm" else {})).finish()
     assert outcome.exit_code == 0, outcome.text
     assert_exact(workspace.output, finished.output)
 

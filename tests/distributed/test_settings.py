@@ -21,8 +21,10 @@ from artifactgen.errors import ConfigError, DataError
 from artifactgen.job import Job
 from distributed.build import build, class_names
 from distributed.cli import prepare
-from distributed.inputs import Inputs, choose_splits, read_inputs, usual_order
+from distributed.inputs import Inputs, build_runner, choose_splits, read_inputs, usual_order
+from distributed.request import Request
 from distributed.run import Run
+from distributed.runners.inline import Inline
 from distributed.settings import Settings, parse
 
 Compose = Callable[..., dict[str, Any]]
@@ -64,13 +66,15 @@ def config(base: dict[str, Any]) -> Compose:
 
 def known(config: dict[str, Any]) -> Inputs:
     """What is known of a run without its model."""
-    return read_inputs(*parse(config))
+    settings, kinds = parse(config)
+    build_runner(settings)
+    return read_inputs(settings, kinds)
 
 
 def built(config: dict[str, Any]) -> Job:
     """The job of a configuration, on the CPU."""
     settings = parse(config)[0]
-    run = Run(settings, known(config), "", config, (), Clock())
+    run = Run(settings, known(config), Inline(), Request(config, ""), (), Clock())
     return build(run, find_devices("cpu"), threads_each=1, calibrated=None).job
 
 

@@ -86,7 +86,14 @@ def assert_refused(outcome: Outcome, *told: str) -> None:
         (f"{RUN} data.image_size=60", "data.image_size=[60, 60]: not a multiple"),
         (f"{RUN} cluster=inline cluster.workers=2", "cluster.workers=2: in one process there is"),
         (f"{RUN} cluster=dask", "cluster=dask: there is no such configuration."),
-        (f"{RUN} hydra/launcher=submitit_slurm", "not available yet"),
+        (f"{RUN} hydra/launcher=joblib", "runs are submitted by hydra/launcher=submitit_slurm;"),
+        (f"{RUN} -m hydra/launcher=joblib", "runs are submitted by hydra/launcher=submitit_slurm;"),
+        (f"{RUN} hydra.launcher.nodes=2", "hydra.launcher.nodes=2 is for jobs that are submitted:"),
+        (
+            f"{RUN} launcher.nodes=2",
+            "launcher.nodes: there is no such option. Did you mean hydra",
+        ),
+        (f"{RUN} cluster=slurm", "cluster=slurm runs inside a job: submit this command with hydra"),
         (f"{RUN} output_dir=a.ckpt", "a.ckpt is a file. Give a directory."),
         (f"{RUN} output_dir=a.ckpt/x", "a.ckpt, is a file. Give a directory."),
         (f"{RUN} output_dir=/proc/artifacts", "output_dir=/proc/artifacts cannot be made: "),
@@ -205,14 +212,6 @@ def test_debug_gives_the_traceback(workspace: Workspace) -> None:
     assert "Traceback (most recent call last)" in outcome.text
     assert 'distributed/settings.py", line' in outcome.text
     assert "Traceback" not in workspace.run(*RUN.split(), "data.batch_size=-1").text
-
-
-@pytest.mark.parametrize("flags", [(), ("-m",)])
-def test_nothing_is_submitted_to_slurm_yet(workspace: Workspace, flags: tuple[str, ...]) -> None:
-    outcome = workspace.run(*flags, EXPERIMENT, CKPT, "hydra/launcher=submitit_slurm")
-    assert outcome.exit_code == 2
-    assert "slurm/artifacts.sbatch" in outcome.text
-    assert not workspace.output.exists()
 
 
 def test_help_and_version_need_no_experiment(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artifactgen.artifacts.base import BoundArtifact, Excerpts, Trial, View
+from artifactgen.artifacts.base import BoundArtifact, Excerpts, Subject, Trial, View
 from artifactgen.assembly import Assembly, bind_artifacts, make_engine, make_view, subject_of
 from artifactgen.data.reading import read_record, stack
 from artifactgen.engine import Engine, finite_rows
@@ -94,16 +94,9 @@ def preflight(
     Raises:
         UsageError: the data set, the checkpoint or an option is not usable.
     """
-    subject = subject_of(job, loaded)
-    bound, unsupported = bind_artifacts(job.artifacts, subject)
-    if not bound:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in unsupported.items())
-        raise ConfigError(f"The model can give nothing of what is asked for: {reasons}.")
+    subject, bound, unsupported = bind(job, loaded)
     if job.compute_threads is not None:
         torch.set_num_threads(job.compute_threads)
-    for name, artifact in bound.items():
-        for path in artifact.calibration_taps.paths:
-            require_layer(subject.model, path, option=f"{name}.layer")
     on_cpu = replace(job, accelerator="cpu", precision="32-true", compiled=False)
     samples = _usable(_first_readable(job))
     images_BCHW = stack(samples)
@@ -135,6 +128,26 @@ def preflight(
         first_look=replace(first_look, doubts=(*doubts, *first_look.doubts, *of_maps)),
         _assembly=Assembly(subject, calibrated),
     )
+
+
+def bind(job: Job, loaded: LoadedModel) -> tuple[Subject, dict[str, BoundArtifact], dict[str, str]]:
+    """Check what is asked for against the model, for which no record is needed.
+
+    Returns:
+        The model, the kinds bound to it, and why there is nothing of the other kinds.
+
+    Raises:
+        ConfigError: an option does not fit the model or its classes.
+    """
+    subject = subject_of(job, loaded)
+    bound, unsupported = bind_artifacts(job.artifacts, subject)
+    if not bound:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unsupported.items())
+        raise ConfigError(f"The model can give nothing of what is asked for: {reasons}.")
+    for name, artifact in bound.items():
+        for path in artifact.calibration_taps.paths:
+            require_layer(subject.model, path, option=f"{name}.layer")
+    return subject, bound, unsupported
 
 
 def _compute(

@@ -73,7 +73,8 @@ class Rendezvous:
         """Make the folder, for this user alone; the first rank does."""
         for stale in self.folder.parent.glob(f"{_FOLDER}*"):
             with suppress(OSError):  # another user's, or gone meanwhile
-                if time.time() - max(file.stat().st_mtime for file in stale.iterdir()) > _STALE_S:
+                times = [path.stat().st_mtime for path in (stale, *stale.iterdir())]
+                if time.time() - max(times) > _STALE_S:
                     shutil.rmtree(stale)
         shutil.rmtree(self.folder, ignore_errors=True)  # ids begin anew on a new cluster
         self.folder.parent.mkdir(parents=True, exist_ok=True)

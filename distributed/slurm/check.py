@@ -76,14 +76,17 @@ def _require_none_queued(run: Run) -> None:
 
 
 def _check_model(run: Run, options: JobOptions) -> None:
-    """Load the checkpoint into the model, on the CPU, and match its classes to the labels."""
+    """Load the checkpoint into the model, on the CPU, and match what is asked for to it."""
     from artifactgen.device import Devices  # torch and timm take seconds to import
+    from artifactgen.preflight import bind
     from distributed.build import build
 
     kind = "cuda" if options.asks_for_gpus else "cpu"
     devices = Devices(kind, name="", gpus=0, computes_bf16=False)
-    for line in describe.model(build(run, devices, threads_each=1, calibrated=None)):
+    built = build(run, devices, threads_each=1, calibrated=None)
+    for line in describe.model(built):
         log.info(line)
+    bind(built.job, built.loaded)
 
 
 def _check_room(run: Run) -> None:

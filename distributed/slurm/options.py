@@ -14,7 +14,12 @@ from distributed.instantiate import instantiate
 SECTION = "hydra.launcher"
 _CORES = "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"
 """From 22.05 to 23.11, srun does not take this over from sbatch."""
-_TIME = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+)(?::(\d+))?")
+_TIMES = (
+    re.compile(r"(?P<minutes>\d+)(:(?P<seconds>\d+))?"),
+    re.compile(r"(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+)"),
+    re.compile(r"(?P<days>\d+)-(?P<hours>\d+)(:(?P<minutes>\d+)(:(?P<seconds>\d+))?)?"),
+)
+"""The forms of `--time` of sbatch(1)."""
 _AS_SBATCH = {
     "name": "job_name",
     "timeout_min": "time",
@@ -138,12 +143,9 @@ def minutes(time: Any) -> int:
     Raises:
         ConfigError: it is none.
     """
-    text = str(time)
-    found = re.fullmatch(r"(\d+)-(\d+)", text) or _TIME.fullmatch(text)
-    if found is None or isinstance(time, float):
-        raise ConfigError(f"{SECTION}.time={text}: give minutes, or hours:minutes:seconds.")
-    groups = [int(group or 0) for group in found.groups()]
-    if len(groups) == 2:  # days-hours
-        return (groups[0] * 24 + groups[1]) * 60
-    days, hours, mins, seconds = groups
-    return (days * 24 + hours) * 60 + mins + (seconds > 0)
+    found = next((match for form in _TIMES if (match := form.fullmatch(str(time)))), None)
+    if found is None:
+        raise ConfigError(f"{SECTION}.time={time}: give minutes, or hours:minutes:seconds.")
+    given = {unit: int(number or 0) for unit, number in found.groupdict().items()}
+    hours = 24 * given.get("days", 0) + given.get("hours", 0)
+    return 60 * hours + given["minutes"] + (given["seconds"] > 0)

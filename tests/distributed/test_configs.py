@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from distributed.cli import register_launcher, register_resolvers
+from distributed.cli import register_resolvers
+from distributed.job import register_launcher
 from distributed.settings import SECTIONS, Settings, parse
 from distributed.slurm.options import JobOptions
 from distributed.usage import config_dir
@@ -65,7 +66,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("DATA_DIR", "ARTIFACT_DIR", "LOG_DIR"):
         monkeypatch.delenv(name, raising=False)
     register_resolvers()
-    register_launcher()
+    register_launcher(yaml.safe_load((ROOT / "launcher" / "submitit_slurm.yaml").read_text()))
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT)):
         yield
     HydraConfig.instance().cfg = None

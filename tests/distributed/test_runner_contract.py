@@ -120,6 +120,28 @@ def test_the_older_files_of_a_quota_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("task", "given", "cores"),
+    [
+        ({"SLURM_PROCID": "0"}, "1", 1),
+        ({"SLURM_PROCID": "0"}, "4096", None),
+        ({"SLURM_PROCID": "0"}, "", None),
+        ({}, "1", None),
+    ],
+    ids=["fewer", "more", "unknown", "outside of a step"],
+)
+def test_what_slurm_means_for_a_task_counts_inside_of_it(
+    monkeypatch: pytest.MonkeyPatch, task: dict[str, str], given: str, cores: int | None
+) -> None:
+    """A shell on a login node may have the variable of some other job."""
+    for name in ("SLURM_PROCID", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    free = allowed_cores()
+    for name, value in {**task, "SLURM_CPUS_PER_TASK": given}.items():
+        monkeypatch.setenv(name, value)
+    assert allowed_cores() == (cores or free)
+
+
+@pytest.mark.parametrize(
     ("limit", "expected"), [("1", 1), ("1,2", 1), ("0", None), ("", None), ("many", None)]
 )
 def test_omp_num_threads_is_a_limit(

@@ -27,6 +27,7 @@ from distributed.run import Run
 from distributed.runners.inline import Inline
 from distributed.settings import Settings, parse
 
+LAUNCHER = "hydra/launcher=submitit_slurm"
 Compose = Callable[..., dict[str, Any]]
 
 
@@ -263,6 +264,23 @@ def test_the_fingerprint_knows_nothing_of_places_and_workers(
         (["ckpt_path='epoch=1.ckpt'"], ["ckpt_path='epoch=1.ckpt'"]),
         (["ckpt_path=a.ckpt"], ["ckpt_path=a.ckpt"]),
         (["data.classes={a: b=c}"], ["data.classes={a: b=c}"]),
+        ([LAUNCHER], [LAUNCHER, "cluster=slurm"]),
+        ([LAUNCHER, "cluster=inline"], [LAUNCHER, "cluster=inline"]),
+        ([LAUNCHER, "cluster.jobs=8"], [LAUNCHER, "cluster.jobs=8", "cluster=slurm"]),
+        (
+            ["hydra.launcher.time=1:30:00", "--config-dir", "conf", LAUNCHER],
+            [
+                *("--config-dir", "conf", "++hydra.launcher.time=1:30:00", LAUNCHER),
+                "cluster=slurm",
+            ],
+        ),
+        (
+            ["-m", "ckpt_path=a,b", LAUNCHER],
+            [
+                *("-m", "ckpt_path=a,b", LAUNCHER, "cluster=slurm"),
+                "hydra.job.config.override_dirname.exclude_keys=[hydra/launcher,cluster]",
+            ],
+        ),
     ],
 )
 def test_arguments_as_hydra_needs_them(given: list[str], prepared: list[str]) -> None:

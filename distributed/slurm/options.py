@@ -27,6 +27,8 @@ _AS_SBATCH = {
 }
 _LATEST_S = 540
 """A warning that comes earlier is taken for a preemption, see `requeue`."""
+_NAMES = ("name", "partition", "account", "qos", "constraint", "comment")
+"""Settings that are texts, and look like numbers at some sites: `account=12345`."""
 _OURS = ("submitit_folder", "mem_gb", "max_num_timeout", "python", "setup", "additional_parameters")
 
 
@@ -101,7 +103,7 @@ class JobOptions:
             given["mem"] = f"{round(self.mem_gb * 1024)}MB"
         return {
             **given,
-            "wckey": None,  # submitit\'s own, which some sites refuse
+            "wckey": None,  # submitit's own, which some sites refuse
             "setup": [*cores, *(self.setup or ())],
             "srun_args": ["--kill-on-bad-exit=1"],
             # A node that is lost costs what it had at work, and not the run.
@@ -118,7 +120,7 @@ def job_options(given: Mapping[str, Any]) -> JobOptions:
     Raises:
         ConfigError: a setting that there is not, with all that there are; or one out of range.
     """
-    options = {name: value for name, value in given.items() if name != "_target_"}
+    options = {name: _named(name, value) for name, value in given.items() if name != "_target_"}
     if options.get("time") is not None:
         options["timeout_min"] = minutes(options["time"])
     options.pop("time", None)
@@ -135,6 +137,10 @@ def job_options(given: Mapping[str, Any]) -> JobOptions:
         options["submitit_folder"] = Path(options["submitit_folder"]).expanduser().absolute()
     where = f"{JobOptions.__module__}.{JobOptions.__qualname__}"
     return instantiate(where, options, section=SECTION, base=JobOptions)
+
+
+def _named(setting: str, value: Any) -> Any:
+    return str(value) if setting in _NAMES and type(value) is int else value
 
 
 def minutes(time: Any) -> int:

@@ -64,6 +64,13 @@ def test_no_setting_is_left_out_of_these_tests() -> None:
     }
 
 
+@pytest.mark.parametrize("setting", ["name", "partition", "account", "qos", "comment"])
+def test_a_name_may_be_a_number(setting: str) -> None:
+    assert getattr(options(**{setting: 12345}), setting) == "12345"
+    with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{setting}=\[1\]: "):
+        options(**{setting: [1]})
+
+
 def test_what_is_not_asked_for_is_left_to_the_site() -> None:
     assert set(sbatch()) == {
         *("job_name", "nodes", "cpus_per_task", "ntasks_per_node", "time", "signal_delay_s"),

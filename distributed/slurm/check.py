@@ -49,12 +49,13 @@ def check(request: Request, options: JobOptions) -> Run | None:
 
 
 def _check_cluster(settings: Settings, options: JobOptions) -> None:
-    if not isinstance(build_runner(settings), Slurm):
+    runner = build_runner(settings)
+    if not isinstance(runner, Slurm):
         raise ConfigError(
             f"cluster={settings.cluster.target.rpartition('.')[2].lower()}: what is submitted runs "
             "with cluster=slurm, which is chosen by itself. Leave cluster=… out."
         )
-    if isinstance(runner, Slurm) and runner.jobs > 1:
+    if runner.jobs > 1:
         require_sharable(settings)
     if settings.accelerator == "gpu" and not options.asks_for_gpus:
         raise ConfigError(

@@ -66,7 +66,8 @@ def requeueing(allocation: Allocation, folder: Path, *, limit: int) -> Iterator[
             _requeue(allocation, folder, life, limit)
         raise
     else:
-        _timeouts(folder, allocation).unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, mostly
+            _timeouts(folder, allocation).unlink()
     finally:
         signal.signal(signal.SIGUSR2, before)
 

@@ -143,7 +143,7 @@ def test_who_is_gone_without_a_word_is_told_from_who_lives_and_who_has_left(
         Pulse(meeting, RankState(3, "n4")).beating() as leaving,
     ):
         leaving.leave()
-        assert watching.gone() == ["n2 (rank 1) is gone without a word."]
+        assert watching.gone() == ["n2 (rank 1) is gone."]
 
 
 def test_who_has_left_is_not_brought_back_by_a_late_beat(meeting: Rendezvous) -> None:

@@ -75,7 +75,9 @@ def test_what_is_not_asked_for_is_left_to_the_site() -> None:
     assert set(sbatch()) == {
         *("job_name", "nodes", "cpus_per_task", "ntasks_per_node", "time", "signal_delay_s"),
         *("array_parallelism", "stderr_to_stdout", "setup", "srun_args", "additional_parameters"),
+        "wckey",
     }
+    assert sbatch()["wckey"] is None, "submitit has one of its own"
 
 
 @pytest.mark.parametrize(("gb", "mem"), [(4, "4096MB"), (0.5, "512MB"), (1.5, "1536MB")])
@@ -168,6 +170,10 @@ def test_an_unknown_setting_is_refused_with_all_that_there_are() -> None:
         ({"max_num_timeout": -1}, "max_num_timeout=-1: must be 0 or more"),
         ({"signal_delay_s": -1}, "signal_delay_s=-1: must be 0 or more"),
         ({"signal_delay_s": 600, "timeout_min": 10}, "signal_delay_s=600: must be less than time"),
+        (
+            {"signal_delay_s": 541},
+            "signal_delay_s=541: must be less than timeout_min=240 minutes",
+        ),
         ({"mem_gb": 0}, "mem_gb=0.0: must be more than 0"),
         ({"tasks_per_node": 4}, "tasks_per_node=4: must be 1: one process owns all GPUs"),
         ({"setup": "module load cuda"}, "setup=module load cuda: "),

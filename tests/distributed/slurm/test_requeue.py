@@ -47,14 +47,14 @@ class StandIn:
 def slurm_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     folder = tmp_path / "bin"
     folder.mkdir()
-    said = {"squeue": 'cat "$0/../left"', "scontrol": 'cat "$0/../refusal" >&2 && exit 1; exit 0'}
-    for name, answer in said.items():
-        script = answer.replace("$0/..", str(folder))
-        if name == "scontrol":
-            script = f'[ -e "{folder}/refusal" ] || exit 0\ncat "{folder}/refusal" >&2\nexit 1'
-        (folder / name).write_text(f'#!/bin/sh\necho "$@" >> "{folder}/{name}.log"\n{script}\n')
+    answers = {
+        "squeue": f'exec /bin/cat "{folder}/left"',
+        "scontrol": f'[ -e "{folder}/refusal" ] || exit 0\n/bin/cat "{folder}/refusal" >&2\nexit 1',
+    }
+    for name, answer in answers.items():
+        (folder / name).write_text(f'#!/bin/sh\necho "$@" >> "{folder}/{name}.log"\n{answer}\n')
         (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", str(folder))
     found = StandIn(folder)
     found.says("1:59\n")
     return found
@@ -129,6 +129,12 @@ def test_what_slurm_says_to_a_refused_requeue_is_told(tmp_path: Path, slurm_says
         warned(tmp_path, committed=1)
 
 
+def test_a_container_without_slurms_commands_is_told(tmp_path: Path, slurm_says: StandIn) -> None:
+    (slurm_says.folder / "scontrol").unlink()
+    with pytest.raises(RunError, match=rf"Job {JOB} cannot be requeued: .*No such file .*scontrol"):
+        warned(tmp_path, committed=1)
+
+
 def test_a_job_without_a_folder_to_count_in_is_requeued(slurm_says: StandIn) -> None:
     with pytest.raises(RequeuedError, match="1 of at most 3"):
         warned(Path("/dev/null/logs"), committed=1)
@@ -164,11 +170,22 @@ def test_a_second_warning_disturbs_no_more(tmp_path: Path, slurm_says: StandIn) 
     assert len(slurm_says.asked("scontrol")) == 1
 
 
-def test_what_ends_in_time_is_not_requeued(tmp_path: Path, slurm_says: StandIn) -> None:
-    with requeueing(ALLOCATION, tmp_path, limit=3) as life:
+def test_what_ends_in_time_is_not_requeued_and_leaves_no_count(
+    tmp_path: Path, slurm_says: StandIn
+) -> None:
+    with pytest.raises(RequeuedError):
+        warned(tmp_path / "logs", committed=1)
+    assert list((tmp_path / "logs").iterdir())
+    with requeueing(ALLOCATION, tmp_path / "logs", limit=3) as life:
         life.committed += 1
-    assert slurm_says.asked("scontrol") == []
-    assert not list(tmp_path.glob("timeouts-*"))
+    assert len(slurm_says.asked("scontrol")) == 1
+    assert list((tmp_path / "logs").iterdir()) == []
+
+
+def test_a_folder_that_is_none_spoils_no_run_that_is_complete(slurm_says: StandIn) -> None:
+    with requeueing(ALLOCATION, Path("/dev/null/logs"), limit=3) as life:
+        life.committed += 1
+    assert life.committed == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@
 #SBATCH --reservation=maintenance
 #SBATCH --signal=USR2@300
 #SBATCH --time=2880
-#SBATCH --wckey=submitit
 
 # setup
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK

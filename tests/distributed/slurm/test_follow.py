@@ -99,7 +99,7 @@ def test_a_job_that_is_cancelled_before_it_starts(start: Start, tmp_path: Path) 
     job = start("end 0", "--hold")
     threading.Timer(2, subprocess.run, [["scancel", job.job_id]]).start()
     outcome = wait_for([job], Layout(tmp_path))
-    assert outcome.exit_code == 1, outcome.text
+    assert outcome.exit_code == 130, outcome.text
     text = outcome.text
     assert f" Job {job.job_id} is pending (JobHeldUser)\n" in text
     assert "for SLURM it is CANCELLED.\nSomebody has cancelled it" in text

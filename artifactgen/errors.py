@@ -9,6 +9,11 @@
     ├── RecordError             one record cannot be read; it becomes a `Failure`, the run goes on
     ├── UnsupportedError        a model cannot give this kind of artifact; the kind is skipped
     └── RunError                the run cannot be completed; it can be resumed
+        ├── LostWorkersError    workers died, more often than they are retried
+        └── LostNodeError       a machine of the run does not answer any more
+
+    KeyboardInterrupt
+    └── RequeuedError           exit code 75: a scheduler will start the run again
 
 A message says what is wrong, where (file, record, key), why, and what to do about it.
 """
@@ -64,6 +69,14 @@ class UnsupportedError(ArtifactGenError):
 
 class RunError(ArtifactGenError):
     """The run cannot be completed. What is committed stays, and the run can be resumed."""
+
+
+class LostWorkersError(RunError):
+    """Workers were lost with what they were at; where their machine is back, others go on."""
+
+
+class LostNodeError(RunError):
+    """A machine of the run does not answer any more."""
 
 
 class RequeuedError(KeyboardInterrupt):

@@ -49,7 +49,7 @@ _OF_LAUNCHER = re.compile(r"[+~]*hydra\.launcher[.=]")
 
 def run_hydra(arguments: Sequence[str]) -> int:
     """Compose the configuration of a command line, and do its jobs; the exit code."""
-    command = shlex.join([PROGRAM, *arguments])
+    command = _to_resume(arguments)
     begin_process()
     register_resolvers()
     register_launcher(
@@ -76,6 +76,14 @@ def run_hydra(arguments: Sequence[str]) -> int:
     except ArtifactGenError as error:  # of a job of a sweep, which has told it
         return exit_code(error, command)
     return 0
+
+
+def _to_resume(arguments: Sequence[str]) -> str:
+    """What to type to go on: a rank of a job was not typed, but its script was submitted."""
+    if "cluster=slurm" not in arguments:
+        return shlex.join([PROGRAM, *arguments])
+    own = [argument for argument in arguments if argument != "cluster=slurm"]
+    return f"sbatch slurm/artifacts.sbatch {shlex.join(own)}"
 
 
 def register_resolvers() -> None:

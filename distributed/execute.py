@@ -69,7 +69,11 @@ def _execute_all(run: Run, prepared: Prepared) -> None:
 
 def _execute_part(run: Run, prepared: Prepared, part: Part, others: Siblings) -> None:
     """Do a part of the shards, and merge all of them if no other part is at work any more."""
-    prepared = enter(run, others, prepared)
+    entered = enter(run, others, prepared, part)
+    if entered is None:
+        log.info("Part %s is done; another one merges.", part_name(part))
+        return
+    prepared = entered
     if run.is_complete():
         log.info("Complete: nothing to do. %s", describe.complete(run))
         return

@@ -107,6 +107,13 @@ class SlurmLauncher(Launcher):
             JobFailedError: one of the jobs is wrong; nothing was submitted.
             SubmittedEnd: they were submitted.
         """
+        if self._config.hydra.sweeper.get("max_batch_size") is not None:
+            raise JobFailedError(
+                ConfigError(
+                    "hydra.sweeper.max_batch_size: a sweep is submitted as one array. How many of "
+                    "its jobs run at once says hydra.launcher.array_parallelism."
+                )
+            )
         loader = self._context.config_loader
         requests = []
         for overrides in job_overrides:

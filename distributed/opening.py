@@ -62,18 +62,20 @@ def begun_meanwhile(run: Run) -> OutputError:
     )
 
 
-def enter(run: Run, siblings: Siblings, prepared: Prepared) -> Prepared:
+def enter(run: Run, siblings: Siblings, prepared: Prepared, part: Part) -> Prepared | None:
     """Join the other parts at work; the first opens the directory for all.
 
     Returns:
         What the work is to be done with: prepared again where another part has decided otherwise.
+        None where another part merges, and this one's shards are done: it need not wait for that.
 
     Raises:
         OutputError: a run with other settings has begun, or another part keeps this one out for
             longer than `PATIENCE_S`.
     """
     for _ in range(_PREPARATIONS):
-        _join(run, siblings, prepared)
+        if not _join(run, siblings, prepared, part):
+            return None
         if run.is_complete() or prepared.agrees(run):
             return prepared
         siblings.leave()
@@ -83,8 +85,8 @@ def enter(run: Run, siblings: Siblings, prepared: Prepared) -> Prepared:
     raise begun_meanwhile(run)
 
 
-def _join(run: Run, siblings: Siblings, prepared: Prepared) -> None:
-    """Be at work in a directory that is open.
+def _join(run: Run, siblings: Siblings, prepared: Prepared, part: Part) -> bool:
+    """Be at work in a directory that is open; False where there is no work for this part.
 
     Whoever is alone may open it, and dies perhaps before it has: so it is looked at, not agreed.
     """
@@ -92,8 +94,20 @@ def _join(run: Run, siblings: Siblings, prepared: Prepared) -> None:
         if siblings.try_alone() and _may_open(run, prepared):
             open_directory(run, prepared)
         if siblings.try_join() and _is_open(run, prepared):
-            return
+            return True
         siblings.leave()
+        if _is_recorded(run, part):
+            return False
+    return False
+
+
+def _is_recorded(run: Run, part: Part) -> bool:
+    """Whether every shard of a part is done, as far as the ledger tells."""
+    if run.changes():
+        return False
+    recorded = {receipt.shard for scope in run.scopes for receipt in run.recorded(scope)}
+    own = {shard for scope in run.scopes for shard in scope.shards if part.holds(shard)}
+    return own <= recorded
 
 
 def _may_open(run: Run, prepared: Prepared) -> bool:

@@ -74,5 +74,7 @@ def _keep_fonts_apart() -> None:
             os.environ.setdefault("MPLCONFIGDIR", str(folder))
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """Once: a scheduler sends it again, and a second one would interrupt the clean-up."""
+    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

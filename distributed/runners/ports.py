@@ -15,7 +15,8 @@ from pathlib import Path
 from artifactgen.errors import RunError
 
 _BLOCK = 200
-_LOWEST = 10_000
+_LOWEST, _LOWEST_OF_ALL = 10_000, 2_000
+_FEW = 10
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -61,15 +62,17 @@ def free_ports(*, wish: int) -> Iterator[RayPorts]:
         RunError: all blocks are taken.
     """
     highest = int(_EPHEMERAL.read_text().split()[0])
-    blocks = max((highest - _LOWEST) // _BLOCK, 1)
+    # Some sites let the kernel's own ports begin low; then those of services are near.
+    lowest = _LOWEST if highest >= _LOWEST + _FEW * _BLOCK else _LOWEST_OF_ALL
+    blocks = max((highest - lowest) // _BLOCK, 1)
     for turn in range(blocks):
-        start = _LOWEST + (wish + turn) % blocks * _BLOCK
+        start = lowest + (wish + turn) % blocks * _BLOCK
         with ExitStack() as held:
             if _take(held, range(start, start + _BLOCK)):
                 yield RayPorts(range(start, start + _BLOCK))
                 return
     raise RunError(
-        f"Ray needs {_BLOCK} free ports on {socket.gethostname()}, and between {_LOWEST} and "
+        f"Ray needs {_BLOCK} free ports on {socket.gethostname()}, and between {lowest} and "
         f"{highest} there is no such block left. Are processes of former jobs still running?"
     )
 

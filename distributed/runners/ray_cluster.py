@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from artifactgen.errors import RunError
+from artifactgen.errors import LostNodeError, LostWorkersError, RunError
 from artifactgen.types import Accelerator, Receipt, Task
 from distributed.runners.base import RunnerOptions, Workers
 from distributed.runners.place import TRIES, Place, node_name
@@ -22,6 +22,7 @@ from distributed.runners.ray_environment import TOKEN, ray_environment, ray_vari
 from distributed.runners.ray_folder import private_folder
 from distributed.runners.ray_node import NodeOptions, last_words, ray_node
 from distributed.runners.rendezvous import POLL_S, Head, Pulse, RankState, Watch
+from distributed.slurm.requeue import Life
 from distributed.versions import versions
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Cluster:
                         for receipt in run_on_ray(job, todo, workers.count, ray, gpu_each=gpu_each):
                             del left[receipt.shard]
                             yield receipt
-                    except RunError:
+                    except LostWorkersError:
                         if not self._has_restarted(restarts):
                             raise
                         log.warning("Ray was lost on a node, and is back: going on.")
@@ -125,16 +126,20 @@ class Cluster:
 
 
 @contextmanager
-def lead(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> Iterator[Cluster]:
+def lead(
+    place: Place, runner: RunnerOptions, accelerator: Accelerator, life: Life
+) -> Iterator[Cluster]:
     """Start the head, tell the other ranks of it, and in the end tell them to leave.
 
     Raises:
         RunError: the head did not start; or, in the block, something is wrong with a rank.
+        LostNodeError: a rank has fallen silent.
     """
     place.rendezvous.open()
     state = RankState(0, socket.gethostname())
     with ExitStack() as stack:
-        stack.callback(place.rendezvous.close, wait_s=_LEAVE_S)
+        others = place.allocation.ranks - 1
+        stack.callback(place.rendezvous.close, others=others, wait_s=_LEAVE_S)
         pulse = stack.enter_context(Pulse(place.rendezvous, state).beating())
         folder = stack.enter_context(private_folder())
         devices = runner.devices(accelerator)
@@ -146,7 +151,7 @@ def lead(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> Itera
         stack.callback(place.rendezvous.tell_end)  # before this node's own Ray ends
         log.info("Ray: its head is %s; waiting for %d nodes", head, place.allocation.ranks)
         cluster = Cluster(place, node, process)
-        with _interrupted_by_complaints(place.watch(*range(1, place.allocation.ranks)), cluster):
+        with _interrupted_by_complaints(cluster, life):
             yield cluster
 
 
@@ -179,28 +184,61 @@ def _answers(process: subprocess.Popen[bytes], address: str, port: int) -> bool:
 
 
 @contextmanager
-def _interrupted_by_complaints(watch: Watch, cluster: Cluster) -> Iterator[None]:
-    """Let what is wrong with a rank or the head end the block, which may wait for it forever."""
-    found: list[str] = []
-    stop, this_thread = threading.Event(), threading.get_ident()
+def _interrupted_by_complaints(cluster: Cluster, life: Life) -> Iterator[None]:
+    """Let what is wrong with a rank or the head end the block, which may wait for it forever.
 
-    def look() -> None:
-        while not stop.wait(_WATCH_S):
-            found.extend(watch.complaints() or cluster.complaints())
-            if found:
-                signal.pthread_kill(this_thread, signal.SIGTERM)
-                return
-
-    thread = threading.Thread(target=look, name="watch", daemon=True)
-    thread.start()
+    Where SLURM has warned this job, or ends all of its ranks, that others end is no news.
+    """
+    watch = cluster.place.watch(*range(1, cluster.nodes))
+    looking = _Looking(watch, cluster, thread=threading.get_ident())
+    looking.start()
     try:
         yield
     except KeyboardInterrupt:
-        # Where a rank ends with an error, SLURM may end this one at once.
-        found = found or watch.complaints() or watch.gone()
-        if found:
-            raise RunError("\n".join(found)) from None
+        looking.stop()
+        if life.is_warned:
+            raise
+        looking.report()
+        if gone := watch.complaints() or watch.gone():
+            raise RunError("\n".join(gone)) from None
         raise
     finally:
-        stop.set()
-        thread.join()
+        looking.stop()
+
+
+class _Looking:
+    """A thread that interrupts another one when something is wrong."""
+
+    def __init__(self, watch: Watch, cluster: Cluster, *, thread: int) -> None:
+        self._watch, self._cluster, self._interrupted = watch, cluster, thread
+        self._found: list[str] = []
+        self._head_ended = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; what it has found stays."""
+        self._stop.set()
+        self._thread.join()
+
+    def report(self) -> None:
+        """Raise what it has found."""
+        if self._found:
+            kind = LostNodeError if self._watch.is_any_silent() else RunError
+            raise kind("\n".join(self._found)) from None
+
+    def _look(self) -> None:
+        while not self._stop.wait(_WATCH_S):
+            self._found = self._watch.complaints() or self._of_head()
+            if self._found:
+                signal.pthread_kill(self._interrupted, signal.SIGTERM)
+                return
+
+    def _of_head(self) -> list[str]:
+        """What is wrong with the head, when it has been so for a while: SLURM may end us all."""
+        complaints = self._cluster.complaints()
+        self._head_ended = self._head_ended + 1 if complaints else 0
+        return complaints if self._head_ended * _WATCH_S >= _NOTICE_S else []

@@ -16,7 +16,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError, RayTaskError
 from ray.util.annotations import RayDeprecationWarning
 
-from artifactgen.errors import ArtifactGenError, RunError
+from artifactgen.errors import ArtifactGenError, LostWorkersError, RunError
 from artifactgen.job import Job
 from artifactgen.types import Receipt, Shard, Task
 from artifactgen.worker import Worker
@@ -97,7 +97,7 @@ def run_on_ray(
     except RayError as error:
         shards = begun.under_way([task.shard for task in tasks])
         message = _obituary(error, begun, shards, session.files, ended_before)
-        raise RunError(message) from error
+        raise LostWorkersError(message) from error
 
 
 def _answers(

@@ -17,6 +17,14 @@ TOKEN = secrets.token_hex(32)
 """One for each process: Ray reads it once. Without it, Ray writes one into the user's home."""
 
 
+def ray_files(folder: Path) -> Path:
+    """Where Ray is to keep its files: it opens that folder, and all in it, to every user.
+
+    Nobody gets there through `folder`, which stays closed.
+    """
+    return folder / "r"
+
+
 def ray_variables(folder: Path, *, token: str, quiet: bool) -> dict[str, str | None]:
     """The environment that Ray's processes need; None = what of the user's they must not see."""
     return {

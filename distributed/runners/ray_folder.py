@@ -40,6 +40,7 @@ def private_folder() -> Iterator[Path]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
+        pass_fds=(handle,),  # as long as it works the folder is not taken for a stale one
         start_new_session=True,  # a signal to the run's group must not end it
     )
     try:

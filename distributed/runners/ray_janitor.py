@@ -60,9 +60,17 @@ def _is_marked(process: Path, folder: str) -> bool:
 
 
 def _writes_to(process: Path, folder: str) -> bool:
-    """Whether it has a file of the run open: a process with a title has lost its environment."""
-    files = (file.readlink() for file in (process / "fd").iterdir())
-    return any(Path(folder) in file.parents for file in files)
+    """Whether it has a file of the run open to write: one with a title has lost its environment."""
+    return any(
+        Path(folder) in file.readlink().parents and _is_written(process / "fdinfo" / file.name)
+        for file in (process / "fd").iterdir()
+    )
+
+
+def _is_written(info: Path) -> bool:
+    """By the flags in proc_pid_fdinfo(5), which are octal."""
+    flags = next(line.split()[1] for line in info.read_text().splitlines() if "flags" in line)
+    return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
 
 
 if __name__ == "__main__":

@@ -40,14 +40,15 @@ def serve(place: Place, runner: RunnerOptions, accelerator: Accelerator) -> None
     if head is None:
         return
     state = RankState(rank, socket.gethostname())
-    with Pulse(place.rendezvous, state).beating() as pulse, private_folder() as folder:
+    with Pulse(place.rendezvous, state).beating() as pulse:
         try:
             _require_versions(head)
-            devices = runner.devices(accelerator)
-            node = place.node(folder, head.token, runner, devices)
-            pulse.update(device=devices.name, workers=node.workers)
-            _stay(place, node, head, watch, pulse)
-        except ArtifactGenError as error:
+            with private_folder() as folder:
+                devices = runner.devices(accelerator)
+                node = place.node(folder, head.token, runner, devices)
+                pulse.update(device=devices.name, workers=node.workers)
+                _stay(place, node, head, watch, pulse)
+        except (ArtifactGenError, OSError) as error:
             pulse.update(error=str(error))
             raise
         finally:
@@ -64,13 +65,14 @@ def _stay(place: Place, node: NodeOptions, head: Head, watch: Watch, pulse: Puls
             node = replace(node, ports=ports, name=node_name(rank, turn))
             process = stack.enter_context(ray_node(node, head=head.address, quiet=place.quiet))
             pulse.update(restarts=turn)
-            while process.poll() is None:
-                if _is_over(place, watch):
-                    return
+            while not _is_over(place, watch):
+                # After SIGTERM, which SLURM sends to Ray as well, only the end is waited for.
+                if process.poll() is not None and not watch.is_leaving:
+                    break
                 time.sleep(POLL_S)
-        if _is_over(place, watch):
-            return
-        log.warning("Ray ended on this node (exit code %d). Starting it again.", process.returncode)
+            else:
+                return
+        log.warning("Ray has ended on this node (exit code %d).", process.returncode)
     raise RunError(f"Ray ended {TRIES} times on this node.\n{last_words(node)}")
 
 

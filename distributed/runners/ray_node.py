@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distributed.runners.ports import RayPorts
-from distributed.runners.ray_environment import ray_variables
+from distributed.runners.ray_environment import ray_files, ray_variables
 
 OBJECT_STORE_BYTES = 200 * 1024**2
 """Descriptors and receipts are all that passes through it."""
@@ -87,7 +87,7 @@ def _flags(options: NodeOptions, head: str | None) -> Iterator[str]:
     yield f"--node-ip-address={options.address}"
     yield f"--node-name={options.name}"
     yield from options.ports.flags(head=head is None, client=_has_client())
-    yield f"--temp-dir={options.folder}"
+    yield f"--temp-dir={ray_files(options.folder)}"
     yield f"--num-cpus={options.workers}"
     yield f"--num-gpus={options.gpus}"
     yield f"--object-store-memory={OBJECT_STORE_BYTES}"

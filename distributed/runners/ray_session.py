@@ -19,7 +19,7 @@ from typing import Any, TextIO, cast
 import ray
 
 from artifactgen.errors import RunError
-from distributed.runners.ray_environment import TOKEN, ray_environment, ray_variables
+from distributed.runners.ray_environment import TOKEN, ray_environment, ray_files, ray_variables
 from distributed.runners.ray_folder import private_folder
 from distributed.runners.ray_node import OBJECT_STORE_BYTES
 
@@ -65,9 +65,9 @@ def local_ray(workers: int) -> Iterator[RaySession]:
     with private_folder() as folder:
         # A local Ray switches authentication on, where it has it.
         variables = {**ray_variables(folder, token=TOKEN, quiet=_quiet()), "RAY_AUTH_MODE": None}
-        own = {**options, "_temp_dir": str(folder)}
+        own = {**options, "_temp_dir": str(ray_files(folder))}
         with ray_environment(variables), _driving(folder, own, end_s=_END_S):
-            yield RaySession(folder, folder)
+            yield RaySession(ray_files(folder), folder)
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def joined_ray(address: str, *, files: Path, notes: Path) -> Iterator[RaySession
         RunError: it does not answer.
     """
     with _driving(files, {"address": address}, end_s=_LEAVE_S):
-        yield RaySession(files, notes)
+        yield RaySession(ray_files(files), notes)
 
 
 def living_nodes() -> list[str]:

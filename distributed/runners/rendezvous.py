@@ -10,6 +10,7 @@ last (close-to-open consistency of NFS). So a pulse is a number that changes, no
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from artifactgen.store.atomic import read_json, write_json
+from artifactgen.store.atomic import read_json, write_bytes
 
 _BEAT_S = 5.0
 _SILENT_S = 60.0
@@ -27,7 +28,7 @@ _GONE_S = 1.5 * _BEAT_S
 """A rank that is told to leave does so, or has a pulse meanwhile."""
 _STALE_S = 86_400.0
 """What was killed without a word leaves its folder."""
-_FOLDER = "ranks-"
+_FOLDER, _RANK, _LEFT = "ranks-", "rank-", "left-"
 POLL_S = 0.5
 
 
@@ -82,15 +83,28 @@ class Rendezvous:
 
     def tell_end(self) -> None:
         """Tell every rank to leave."""
-        self._write("done", {})
+        with suppress(OSError):  # that the folder goes says the same
+            self._write("done", {})
 
-    def close(self, *, wait_s: float = 0.0) -> None:
-        """Remove the folder, when the ranks have had the time to see the end."""
+    def close(self, *, others: int = 0, wait_s: float = 0.0) -> None:
+        """Remove the folder, when the ranks have had the time to see the end.
+
+        Where one has not come yet, the word of the end stays for it, without the secret.
+
+        Args:
+            others: ranks beside the first one.
+            wait_s: how long to wait for them.
+        """
         self.tell_end()
         deadline = time.monotonic() + wait_s
         while any(s.rank and not s.error for s in self.ranks()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        came = len({*self.folder.glob(f"{_RANK}[1-9]*.json"), *self.folder.glob(f"{_LEFT}*.json")})
+        if came >= others:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.folder.glob("*"):
+            if path.name != "done.json":
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def remove_without(self, *ranks: int) -> None:
         """Remove the folder if only these ranks are left, in place of the first one."""
@@ -117,22 +131,25 @@ class Rendezvous:
     def tell(self, state: RankState) -> None:
         """Tell of a rank, in place of what it told before."""
         with suppress(OSError):  # the folder is gone: it is over
-            self._write(f"rank-{state.rank}", asdict(state))
+            self._write(f"{_RANK}{state.rank}", asdict(state), durable=False)
 
     def forget(self, rank: int) -> None:
-        """Take back what a rank has told."""
+        """Take back what a rank has told: it was here, and has left."""
         with suppress(OSError):
-            (self.folder / f"rank-{rank}.json").unlink()
+            told = self.folder / f"{_RANK}{rank}.json"
+            told.rename(self.folder / f"{_LEFT}{rank}.json")
 
     def ranks(self) -> list[RankState]:
         """What the ranks have told last."""
-        names = sorted(path.stem for path in self.folder.glob("rank-*.json"))
+        names = sorted(path.stem for path in self.folder.glob(f"{_RANK}*.json"))
         return [RankState(**found) for name in names if (found := self._read(name))]
 
-    def _write(self, name: str, value: Mapping[str, Any]) -> None:
+    def _write(self, name: str, value: Mapping[str, Any], *, durable: bool = True) -> None:
         if not self.folder.is_dir():
             raise FileNotFoundError(self.folder)
-        write_json(self.folder / f"{name}.json", dict(value), temp_dir=self.folder)
+        content = json.dumps(dict(value)).encode()
+        path = self.folder / f"{name}.json"
+        write_bytes(path, content, temp_dir=self.folder, durable=durable)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -198,6 +215,11 @@ class Watch:
         self._deadlines = dict.fromkeys(hosts, time.monotonic() + start_s)
         self.leave_by = float("inf")
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this process was told to end."""
+        return self.leave_by < float("inf")
+
     def complaints(self) -> list[str]:
         """What is wrong with the ranks, a line each."""
         told = {state.rank: state for state in self._rendezvous.ranks()}
@@ -220,6 +242,11 @@ class Watch:
 
     def _silence_s(self, rank: int) -> float:
         return _SILENT_S - (self._deadlines[rank] - time.monotonic())
+
+    def is_any_silent(self) -> bool:
+        """Whether a rank that was heard of is heard of no more, and has told no error."""
+        told = {state.rank for state in self._rendezvous.ranks() if not state.error}
+        return any(rank in told and self._silence_s(rank) >= _SILENT_S for rank in self._hosts)
 
     def has_begun(self, rank: int) -> bool:
         """Whether a rank was ever heard of."""

@@ -63,7 +63,7 @@ class Slurm(RunnerOptions):
                 if allocation.ranks == 1:
                     yield Leader(options=self, own=own, life=life)
                     return
-                with lead(place, self, accelerator) as cluster:
+                with lead(place, self, accelerator, life) as cluster:
                     yield Leader(options=self, own=own, life=life, cluster=cluster)
 
     def own_part(self, allocation: Allocation) -> Part | None:
@@ -111,6 +111,8 @@ class Leader(Runner):
             receipts = Local().run(job, tasks, workers, assembly)
         else:
             receipts = self.cluster.run(job, tasks, workers)
+        self.life.is_at_shards = True
         for receipt in receipts:
             self.life.committed += 1
             yield receipt
+        self.life.is_at_shards = False

@@ -47,6 +47,11 @@ class Allocation:
                 "cluster=slurm runs inside a job: submit this command with "
                 "hydra/launcher=submitit_slurm, or by slurm/artifacts.sbatch."
             )
+        if int(environment.get("SLURM_NNODES", "1")) > 1 and "SLURM_STEP_ID" not in environment:
+            raise ConfigError(
+                "cluster=slurm on several nodes is started on each of them by srun, as in "
+                "slurm/artifacts.sbatch."
+            )
         ranks = int(environment.get("SLURM_NTASKS", "1"))
         nodes = int(environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1")))
         if ranks != nodes:

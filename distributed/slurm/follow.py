@@ -13,13 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from artifactgen.store.layout import Layout
+from distributed.process import INTERRUPTED
 from distributed.slurm.outcome import explain, read_outcome
 from distributed.slurm.queue import UNKNOWN, JobState, ask
 from distributed.slurm.record_count import RecordCount
 from distributed.slurm.submissions import Submission
 from distributed.slurm.tail import Tail
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 
 _LOOK_S = 1.0
 _ASK_S, _MAX_ASK_S = 5.0, 30.0
@@ -27,6 +28,7 @@ _GRACE_S = 20.0
 """For the word of a job to come over a network, once SLURM says that the job is over."""
 _OUTCOME_S = 60.0
 """After which a job that has said how it ended is over, whatever SLURM says."""
+_TO_COME = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SUSPENDED")
 _LAST_LINES = 20
 _MAX_NAMED = 4
 _MAX_SHOWN = 4
@@ -135,6 +137,7 @@ class _Followed:
         elif self._over_since is None:
             self._over_since = time.monotonic()
         if before and state.restarts > self._restarts:
+            self._outcome = None
             yield "was requeued"
         self._restarts = max(self._restarts, state.restarts)
         if before is None or _phrase(state) != _phrase(before):
@@ -144,7 +147,8 @@ class _Followed:
         """Decide whether it is over."""
         now = time.monotonic()
         over = self._over_since is not None
-        if self._outcome and (over or now - self._outcome[1] >= _OUTCOME_S):
+        waits = self.state is not None and self.state.state in _TO_COME  # it was requeued
+        if self._outcome and (over or (now - self._outcome[1] >= _OUTCOME_S and not waits)):
             self._show(self._tail.rest())
             self.code = self._outcome[0]
             if self.code and not self._is_shown:
@@ -157,6 +161,9 @@ class _Followed:
         assert self.state
         was_stopped = self.state.state in ("CANCELLED", "PREEMPTED")
         self.code, self.is_lost = INTERRUPTED if was_stopped else FAILED, True
+        if was_stopped:
+            log.error("Job %s: %s", self.job_id, explain(self.state))
+            return
         log.error(
             "Job %s ended without saying how; for SLURM it is %s.\n%s\n%s",
             self.job_id,

@@ -29,6 +29,20 @@ _LATEST_S = 540
 """A warning that comes earlier is taken for a preemption, see `requeue`."""
 _NAMES = ("name", "partition", "account", "qos", "constraint", "comment")
 """Settings that are texts, and look like numbers at some sites: `account=12345`."""
+_SET_BY = {
+    "array": "the program itself: -m, or cluster.jobs",
+    "output": f"{SECTION}.submitit_folder",
+    "error": f"{SECTION}.submitit_folder",
+    "open_mode": "the program itself",
+    "signal": f"{SECTION}.signal_delay_s",
+    "time": f"{SECTION}.timeout_min",
+    "job_name": f"{SECTION}.name",
+    "mem": f"{SECTION}.mem_gb",
+    "ntasks": f"{SECTION}.nodes",
+    "ntasks_per_node": f"{SECTION}.nodes",
+    **{name: f"{SECTION}.{name}" for name in ("nodes", "cpus_per_task", "gpus_per_node")},
+}
+"""Options of sbatch that a setting of ours, or the program, gives."""
 _OURS = ("submitit_folder", "mem_gb", "max_num_timeout", "python", "setup", "additional_parameters")
 
 
@@ -76,6 +90,17 @@ class JobOptions:
         earliest = min(60 * self.timeout_min - 1, _LATEST_S)
         self._require("signal_delay_s", self.signal_delay_s <= earliest, late)
 
+        for name in self.additional_parameters:
+            self._refuse_ours(name)
+
+    def _refuse_ours(self, name: str) -> None:
+        """`ConfigError` for an option of sbatch that is set by something else."""
+        setting = _SET_BY.get(name.replace("-", "_"))
+        if setting:
+            raise ConfigError(
+                f"{SECTION}.additional_parameters: {name} is set by {setting}. Leave it out."
+            )
+
     def _require(self, name: str, holds: bool, otherwise: str) -> None:
         if not holds:
             raise ConfigError(f"{SECTION}.{name}={getattr(self, name)}: {otherwise}.")
@@ -106,9 +131,15 @@ class JobOptions:
             "wckey": None,  # submitit's own, which some sites refuse
             "setup": [*cores, *(self.setup or ())],
             "srun_args": ["--kill-on-bad-exit=1"],
-            # A node that is lost costs what it had at work, and not the run.
-            "additional_parameters": {"requeue": True, **self.additional_parameters},
+            "additional_parameters": self._more(),
         }
+
+    def _more(self) -> dict[str, Any]:
+        """Any other options; a node that is lost costs what it had at work, and not the run."""
+        more = {"requeue": True, **self.additional_parameters}
+        if more["requeue"] and not {"no-requeue", "no_requeue"} & more.keys():
+            return more
+        return {**{k: v for k, v in more.items() if k != "requeue"}, "no-requeue": True}
 
 
 def job_options(given: Mapping[str, Any]) -> JobOptions:

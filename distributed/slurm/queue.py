@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,6 +79,17 @@ def ask(job_ids: Sequence[str]) -> dict[str, JobState]:
     missing = [id_ for id_ in job_ids if id_ not in found]
     found |= _remembered(missing) if missing else {}
     return {id_: found.get(id_) or _forgotten(id_) for id_ in job_ids}
+
+
+def left_s(job_id: str) -> int | None:
+    """Seconds until the time limit of a job that runs; None where SLURM does not tell."""
+    try:
+        told = _run([*_SQUEUE, f"--jobs={job_id}", "--format=%L"]).strip()
+    except _NoAnswerError:
+        return None
+    if told == "UNLIMITED":
+        return sys.maxsize
+    return _seconds(told) if ":" in told else None
 
 
 class _NoAnswerError(Exception):

@@ -7,7 +7,6 @@ preemption too. What is committed stays; the job is requeued under its id, and r
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import subprocess
 import time
@@ -17,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from artifactgen.errors import RequeuedError, RunError
+from artifactgen.errors import LostNodeError, RequeuedError, RunError
 from distributed.slurm.allocation import Allocation
+from distributed.slurm.queue import left_s
 
 log = logging.getLogger(__name__)
 
 _NEAR_S = 600
 """A warning with so little time left is of the time limit, else of a preemption."""
 _ASK_S = 30
-_LEFT = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)")
 
 
 @dataclass(slots=True)
@@ -34,6 +33,8 @@ class Life:
 
     committed: int = 0
     """Shards."""
+    is_at_shards: bool = False
+    """Whether shards are under way, rather than what comes before or after them."""
     is_warned: bool = False
     """Whether SLURM has said that the end is near."""
 
@@ -65,6 +66,12 @@ def requeueing(allocation: Allocation, folder: Path, *, limit: int) -> Iterator[
         if life.is_warned:
             _requeue(allocation, folder, life, limit)
         raise
+    except LostNodeError as error:
+        # SLURM notices it minutes later than we do; then the job would be there no more.
+        if life.committed:
+            log.error(str(error))
+            _requeue(allocation, folder, life, limit)
+        raise
     else:
         with suppress(OSError):  # there is none, mostly
             _timeouts(folder, allocation).unlink()
@@ -73,26 +80,39 @@ def requeueing(allocation: Allocation, folder: Path, *, limit: int) -> Iterator[
 
 
 def _requeue(allocation: Allocation, folder: Path, life: Life, limit: int) -> None:
-    timeouts = "preempted"
-    left_s = _left_s(allocation.job_id)
-    if left_s is None or left_s <= _NEAR_S:
+    why = "preempted"
+    left = left_s(allocation.job_id)
+    if not life.is_warned:
+        why = "a node was lost"
+    elif left is None or left <= _NEAR_S:
         count = _count(_timeouts(folder, allocation))
-        if not life.committed:
-            raise RunError(
-                "The time limit is near, and not one shard was finished in this start of the job, "
-                "so that starting it again would not help. Ask for more time "
-                "(hydra.launcher.timeout_min), or make shards smaller (data.batch_size)."
-            )
+        _require_progress(life)
         if count > limit:
             raise RunError(
                 f"The time limit is near, and the job has met it {count} times, more than "
                 f"max_num_timeout={limit} allows."
             )
-        timeouts = f"time limit, {count} of at most {limit}"
+        why = f"time limit, {count} of at most {limit}"
     refused = _ask_to_requeue(allocation.job_id)
     if refused is not None:
         raise RunError(f"Job {allocation.job_id} cannot be requeued: {refused}")
-    raise RequeuedError(f"Job {allocation.job_id} is requeued ({timeouts}), and will go on.")
+    raise RequeuedError(f"Job {allocation.job_id} is requeued ({why}), and will go on.")
+
+
+def _require_progress(life: Life) -> None:
+    """`RunError` where the next start would not get further than this one."""
+    if life.committed:
+        return
+    if life.is_at_shards:
+        what = "not one shard was finished in this start of the job"
+        remedy = " (hydra.launcher.timeout_min), or make shards smaller (data.batch_size)."
+    else:
+        what = "this start of the job spent all of it on reading, checking or merging"
+        remedy = " (hydra.launcher.timeout_min)."
+    raise RunError(
+        f"The time limit is near, and {what}, so that starting it again would not help. Ask for "
+        f"more time{remedy}"
+    )
 
 
 def _timeouts(folder: Path, allocation: Allocation) -> Path:
@@ -120,17 +140,3 @@ def _count(path: Path) -> int:
             file.write(f"{time.time():.0f}\n")
         return len(path.read_text("ascii").split())
     return 1
-
-
-def _left_s(job_id: str) -> int | None:
-    """Seconds to the time limit; None where SLURM does not tell."""
-    command = ["squeue", "--noheader", "--jobs", job_id, "--format", "%L"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = _LEFT.fullmatch(answer.stdout.strip())
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (int(group or 0) for group in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,9 +63,9 @@ def submit(requests: Sequence[Request], given: Mapping[str, Any]) -> int:
         log.info("dry_run: nothing was written, nothing submitted.")
         return 0
     submitted = _submit(members, options)
-    for member, submission in zip(members, submitted, strict=True):
-        remember(member.run.layout, submission)
     _tell(runs, submitted)
+    for member, submission in zip(members, submitted, strict=True):
+        _note(member.run, submission)
     if not runs[0].settings.wait:
         return 0
     code = follow(submitted, layouts=[run.layout for run in runs])
@@ -114,7 +115,23 @@ def _members(run: Run, options: JobOptions) -> Iterator[_Member]:
         yield _Member(run, replace(run.request, configuration=configuration))
 
 
+def _note(run: Run, submission: Submission) -> None:
+    try:
+        remember(run.layout, submission)
+    except OSError as error:  # the job is queued all the same
+        log.warning(
+            "WARNING: The job could not be noted in %s (%s): distributed.status will not know it.",
+            run.layout.root,
+            error,
+        )
+
+
 def _submit(members: Sequence[_Member], options: JobOptions) -> list[Submission]:
+    if not (shutil.which("sbatch") and shutil.which("srun")):
+        raise ConfigError(
+            "There is no SLURM on this machine (srun is not found). Submit from a login node of "
+            "the cluster; dry_run=true prints the script here as well."
+        )
     program = made_of()
     try:
         executor = submitit.SlurmExecutor(
@@ -126,10 +143,10 @@ def _submit(members: Sequence[_Member], options: JobOptions) -> list[Submission]
     except (FailedJobError, FailedSubmissionError) as error:
         said = str(error).strip().splitlines()
         raise ConfigError(f"SLURM refuses the job: {said[-1] if said else error}") from error
-    except RuntimeError as error:
+    except OSError as error:
         raise ConfigError(
-            "There is no SLURM on this machine (srun is not found). Submit from a login node of "
-            "the cluster; dry_run=true prints the script here as well."
+            f"hydra.launcher.submitit_folder={options.submitit_folder}: {error}. Give a folder "
+            "that can be written, and that all nodes see."
         ) from error
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     return [

@@ -34,6 +34,7 @@ class SlurmTask:
         begin_process()
         is_first = os.environ.get("SLURM_PROCID", "0") == "0"
         if is_first:
+            _outcome_path().unlink(missing_ok=True)  # of a former start
             self._tell_changes()
         code = exit_code_of(self._perform, command=self.request.command)
         if is_first and code not in (REQUEUED, INTERRUPTED):  # of these SLURM knows more
@@ -62,8 +63,15 @@ def made_of() -> dict[str, str]:
     return {**versions(), **source_files()}
 
 
-def _write_outcome(code: int) -> None:
-    folder, job_id = Path(os.environ["SUBMITIT_FOLDER"]), current_job()
+def _outcome_path() -> Path:
+    job_id = current_job()
     assert job_id is not None
-    folder = Path(str(folder).replace("%j", job_id))
-    write_json(outcome_path(folder, job_id), {"exit_code": code}, temp_dir=folder)
+    return outcome_path(Path(os.environ["SUBMITIT_FOLDER"].replace("%j", job_id)), job_id)
+
+
+def _write_outcome(code: int) -> None:
+    path = _outcome_path()
+    try:
+        write_json(path, {"exit_code": code}, temp_dir=path.parent)
+    except OSError as error:  # what was done is done; SLURM has the exit code as well
+        log.warning("WARNING: The exit code could not be noted: %s", error)

@@ -30,15 +30,17 @@ from artifactgen.data.hdf5 import Hdf5
 class Slow(Hdf5):
     sleep_s: float
     breaks_at: int | None
+    always: bool
 
     def read(self, catalog, split, start, stop):
-        if os.environ.get("ARTIFACTGEN_RAY"):  # not where the first records are looked at
+        # The first records are looked at in the process that drives, which must not wait.
+        if self.always or os.environ.get("ARTIFACTGEN_RAY"):
             time.sleep(self.sleep_s)
             if split == "test" and self.breaks_at is not None and start <= self.breaks_at < stop:
                 raise RuntimeError("the scanner is on fire")
         return Hdf5.read(self, catalog, split, start, stop)
 """
-OPTIONS = "_target_: slow.Slow\nsleep_s: 0.5\nbreaks_at: null\n"
+OPTIONS = "_target_: slow.Slow\nsleep_s: 0.5\nbreaks_at: null\nalways: false\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ def only_two_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "range").write_text(f"{start + 2 * len(found.block)}\t60999\n")
     monkeypatch.setattr(ports, "_EPHEMERAL", tmp_path / "range")
     monkeypatch.setattr(ports, "_LOWEST", start)
+    monkeypatch.setattr(ports, "_FEW", 1)
 
 
 def test_a_block_lies_below_what_the_kernel_hands_out() -> None:
@@ -98,3 +99,13 @@ def test_where_all_blocks_are_taken_it_is_said(only_two_blocks: None) -> None:
         assert len(starts) == 2
         with pytest.raises(RunError, match=r"Ray needs 200 free ports on .*no such block left"):
             held.enter_context(free_ports(wish=9))
+
+
+def test_where_the_kernels_own_ports_begin_low_blocks_lie_below_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "range").write_text("9000\t65500\n")
+    monkeypatch.setattr(ports, "_EPHEMERAL", tmp_path / "range")
+    with free_ports(wish=0) as first, free_ports(wish=0) as second:
+        assert first.block.start != second.block.start
+        assert max(first.block[-1], second.block[-1]) < 9000

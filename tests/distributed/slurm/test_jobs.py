@@ -128,8 +128,9 @@ def test_a_cancelled_job_is_resumed(site: Site, finished: Workspace) -> None:
     submitted.wait_for_shards(3)
     started = time.monotonic()
     site.slurm.cancel(submitted.job)
-    assert time.monotonic() - started < 32, "within KillWait, or SLURM would have killed it"
+    assert time.monotonic() - started < 25, "before KillWait is over, and SLURM kills it"
     outcome = submitted.finish()
+    assert "Interrupted. What is done stays done. Resume with:" in outcome.text
     assert outcome.exit_code == 130
     assert "CANCELLED" in outcome.text
     assert "Resume with:" in outcome.text
@@ -164,18 +165,19 @@ def test_another_rank_is_killed(site: Site, finished: Workspace) -> None:
 
 
 def test_a_node_that_loses_its_ray_comes_back(site: Site, finished: Workspace) -> None:
-    submitted = site.submit()
+    submitted = site.submit("data.sleep_s=2")
     submitted.wait_for_shards(3)
     submitted.raylet(1).kill()
     outcome = submitted.finish()
     assert outcome.exit_code == 0, outcome.text
-    assert "Ray was lost on a node, and is back: going on." in outcome.text
+    log = site.logs / submitted.job / f"{submitted.job}_1_log.out"
+    assert "Ray has ended on this node" in log.read_text()
     assert_exact(site.output, finished.output)
     site.require_nothing_left(submitted.job)
 
 
 def test_the_head_of_ray_is_killed(site: Site, finished: Workspace) -> None:
-    submitted = site.submit()
+    submitted = site.submit("data.sleep_s=2")
     submitted.wait_for_shards(3)
     head = submitted.rank(0).children(recursive=True)
     next(process for process in head if process.name() == "gcs_server").kill()
@@ -279,10 +281,11 @@ def test_a_sweep_is_one_array(site: Site, finished: Workspace) -> None:
 def test_parts_of_which_one_is_killed_are_finished_by_the_same_command(
     site: Site, finished: Workspace
 ) -> None:
-    parts = ["cluster.jobs=3", "cluster.workers=1", "hydra.launcher.array_parallelism=1"]
+    parts = ["cluster.jobs=3", "data.always=true"]
     submitted = site.submit(*parts, nodes=1)
-    submitted.wait_for_shards(1)
-    site.slurm.run("scancel", f"{submitted.job}_2")
+    submitted.wait_for_shards(4)
+    assert site.slurm.state(f"{submitted.job}_2") == "RUNNING"
+    site.slurm.run("scancel", "--signal=KILL", f"{submitted.job}_2")
     outcome = submitted.finish()
     assert outcome.exit_code != 0, outcome.text
     assert not (site.output / "_SUCCESS.json").exists()

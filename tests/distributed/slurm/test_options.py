@@ -99,8 +99,16 @@ def test_cores_for_each_gpu_take_the_place_of_those_for_the_task() -> None:
 
 def test_other_options_of_sbatch_win_over_ours() -> None:
     assert sbatch()["additional_parameters"] == {"requeue": True}
-    given = {"reservation": "maintenance", "requeue": False}
-    assert sbatch(additional_parameters=given)["additional_parameters"] == given
+    for never in ({"requeue": False}, {"no-requeue": True}):
+        given = {"reservation": "maintenance", **never}
+        expected = {"reservation": "maintenance", "no-requeue": True}
+        assert sbatch(additional_parameters=given)["additional_parameters"] == expected
+
+
+@pytest.mark.parametrize("name", ["array", "output", "signal", "ntasks-per-node", "job_name"])
+def test_options_of_sbatch_that_are_ours_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"additional_parameters: {name} is set by "):
+        sbatch(additional_parameters={name: "1"})
 
 
 def test_the_folder_of_logs_does_not_depend_on_where_a_job_starts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from artifactgen.errors import RequeuedError, RunError
 from distributed.slurm.allocation import Allocation
-from distributed.slurm.requeue import _left_s, requeueing
+from distributed.slurm.queue import left_s
+from distributed.slurm.requeue import requeueing
 
 JOB = "12_7"
 ALLOCATION = Allocation.of(
@@ -197,7 +199,7 @@ def test_a_folder_that_is_none_spoils_no_run_that_is_complete(slurm_says: StandI
         ("2:03:04", 7384),
         (PLENTY, 93784),
         ("7-00:00:00", 604_800),
-        ("UNLIMITED", None),
+        ("UNLIMITED", sys.maxsize),
         ("NOT_SET", None),
         ("INVALID", None),
         ("", None),
@@ -205,11 +207,11 @@ def test_a_folder_that_is_none_spoils_no_run_that_is_complete(slurm_says: StandI
 )
 def test_the_time_that_is_left(slurm_says: StandIn, said: str, seconds: int | None) -> None:
     slurm_says.says(said)
-    assert _left_s(JOB) == seconds
+    assert left_s(JOB) == seconds
 
 
 def test_no_answer_is_no_time(slurm_says: StandIn) -> None:
     (slurm_says.folder / "left").unlink()
-    assert _left_s(JOB) is None, "squeue has failed"
+    assert left_s(JOB) is None, "squeue has failed"
     (slurm_says.folder / "squeue").unlink()
-    assert _left_s(JOB) is None, "there is none"
+    assert left_s(JOB) is None, "there is none"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from distributed.runners.base import RunnerOptions
 from distributed.runners.ray_node import NodeOptions
-from distributed.runners.rendezvous import Rendezvous, Watch
+from distributed.runners.rendezvous import Rendezvous
+from distributed.runners.watch import Watch
 from distributed.slurm.allocation import Allocation
 
 if TYPE_CHECKING:

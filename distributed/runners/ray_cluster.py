@@ -21,7 +21,8 @@ from distributed.runners.ports import free_ports
 from distributed.runners.ray_environment import TOKEN, ray_environment, ray_variables
 from distributed.runners.ray_folder import private_folder
 from distributed.runners.ray_node import NodeOptions, last_words, ray_node
-from distributed.runners.rendezvous import POLL_S, Head, Pulse, RankState, Watch
+from distributed.runners.rendezvous import POLL_S, Head, Pulse, RankState
+from distributed.runners.watch import Watch
 from distributed.slurm.requeue import Life
 from distributed.versions import versions
 

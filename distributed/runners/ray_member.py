@@ -17,7 +17,8 @@ from distributed.runners.place import TRIES, Place, node_name
 from distributed.runners.ports import free_ports
 from distributed.runners.ray_folder import private_folder
 from distributed.runners.ray_node import NodeOptions, last_words, ray_node
-from distributed.runners.rendezvous import POLL_S, Head, Pulse, RankState, Watch
+from distributed.runners.rendezvous import POLL_S, Head, Pulse, RankState
+from distributed.runners.watch import Watch
 from distributed.versions import differences, versions
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from artifactgen.store.layout import Layout
 from distributed.process import INTERRUPTED
 from distributed.slurm.outcome import explain, read_outcome
 from distributed.slurm.queue import UNKNOWN, JobState, ask
-from distributed.slurm.record_count import RecordCount
+from distributed.slurm.shard_count import ShardCount
 from distributed.slurm.submissions import Submission
 from distributed.slurm.tail import Tail
 
@@ -49,7 +49,7 @@ def follow(jobs: Sequence[Submission], *, layouts: Sequence[Layout]) -> int:
     prefixed, shown = len(jobs) > 1, len(jobs) <= _MAX_SHOWN
     followed = [_Followed(job, prefixed=prefixed, shown=shown) for job in jobs]
     try:
-        _wait(followed, RecordCount([] if shown else layouts))
+        _wait(followed, ShardCount([] if shown else layouts))
     except KeyboardInterrupt:
         _say_that_they_go_on([job.job_id for job in followed if job.code is None], layouts)
         return INTERRUPTED
@@ -59,7 +59,7 @@ def follow(jobs: Sequence[Submission], *, layouts: Sequence[Layout]) -> int:
     return next((job.code for job in followed if job.code), 0)
 
 
-def _wait(followed: Sequence[_Followed], count: RecordCount) -> None:
+def _wait(followed: Sequence[_Followed], count: ShardCount) -> None:
     pace = _Pace()
     while waiting := [job for job in followed if job.code is None]:
         _refresh(waiting)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from distributed.runners import rendezvous
-from distributed.runners.rendezvous import Head, Pulse, RankState, Rendezvous, Watch
+from distributed.runners import watch as watching_module
+from distributed.runners.rendezvous import Head, Pulse, RankState, Rendezvous
+from distributed.runners.watch import Watch
 
 HEAD = Head("192.0.2.7:10001", "secret", {"ray": "2.60.0"})
 DAY_S = 86_400
@@ -19,9 +21,11 @@ DAY_S = 86_400
 
 @pytest.fixture(autouse=True)
 def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "_BEAT_S", 0.05)
-    monkeypatch.setattr(rendezvous, "_SILENT_S", 0.4)
+    monkeypatch.setattr(rendezvous, "BEAT_S", 0.05)
     monkeypatch.setattr(rendezvous, "POLL_S", 0.02)
+    monkeypatch.setattr(watching_module, "_SILENT_S", 0.4)
+    monkeypatch.setattr(watching_module, "_GONE_S", 0.2)
+    monkeypatch.setattr(watching_module, "POLL_S", 0.02)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from artifactgen.errors import RequeuedError, RunError
+from artifactgen.errors import LostNodeError, RequeuedError, RunError
 from distributed.slurm.allocation import Allocation
 from distributed.slurm.queue import left_s
 from distributed.slurm.requeue import requeueing
@@ -74,6 +74,7 @@ def handler() -> Iterator[None]:
 def warned(folder: Path, *, committed: int, limit: int = 3) -> None:
     """A start of the job that is warned after so many shards."""
     with requeueing(ALLOCATION, folder, limit=limit) as life:
+        life.is_at_shards = True
         life.committed += committed
         signal.raise_signal(signal.SIGUSR2)
 
@@ -85,7 +86,8 @@ def test_a_job_that_gets_on_is_requeued_before_its_limit(
     with pytest.raises(RequeuedError, match=told):
         warned(tmp_path / "logs", committed=1)
     assert slurm_says.asked("scontrol") == [f"requeue {JOB}"]
-    assert slurm_says.asked("squeue") == [f"--noheader --jobs {JOB} --format %L"]
+    (asked,) = slurm_says.asked("squeue")
+    assert asked.endswith(f"--jobs={JOB} --format=%L")
 
 
 def test_time_limits_are_counted_and_end(tmp_path: Path, slurm_says: StandIn) -> None:
@@ -103,6 +105,28 @@ def test_a_job_that_does_not_get_on_is_not_started_again(
     with pytest.raises(RunError, match=r"not one shard was finished .*\n?.*timeout_min"):
         warned(tmp_path, committed=0)
     assert slurm_says.asked("scontrol") == []
+
+
+def test_a_job_that_only_reads_or_merges_is_told_so(tmp_path: Path, slurm_says: StandIn) -> None:
+    with (
+        pytest.raises(RunError, match="spent all of it on reading, checking or merging"),
+        requeueing(ALLOCATION, tmp_path, limit=3),
+    ):
+        signal.raise_signal(signal.SIGUSR2)
+
+
+@pytest.mark.parametrize("committed", [0, 1])
+def test_a_lost_node_requeues_a_job_that_got_on(
+    tmp_path: Path, slurm_says: StandIn, committed: int
+) -> None:
+    expected: type[BaseException] = RequeuedError if committed else LostNodeError
+    with (
+        pytest.raises(expected, match="a node was lost" if committed else "is silent"),
+        requeueing(ALLOCATION, tmp_path, limit=3) as life,
+    ):
+        life.committed = committed
+        raise LostNodeError("n2 is silent")
+    assert len(slurm_says.asked("scontrol")) == committed
 
 
 def test_a_job_that_is_preempted_is_requeued_however_little_it_did(

@@ -79,6 +79,13 @@ def warned(folder: Path, *, committed: int, limit: int = 3) -> None:
         signal.raise_signal(signal.SIGUSR2)
 
 
+def loses_a_node(folder: Path, *, committed: int) -> None:
+    """A start of the job in which a node is lost after so many shards."""
+    with requeueing(ALLOCATION, folder, limit=3) as life:
+        life.committed = committed
+        raise LostNodeError("n2 is silent")
+
+
 def test_a_job_that_gets_on_is_requeued_before_its_limit(
     tmp_path: Path, slurm_says: StandIn
 ) -> None:
@@ -120,12 +127,8 @@ def test_a_lost_node_requeues_a_job_that_got_on(
     tmp_path: Path, slurm_says: StandIn, committed: int
 ) -> None:
     expected: type[BaseException] = RequeuedError if committed else LostNodeError
-    with (
-        pytest.raises(expected, match="a node was lost" if committed else "is silent"),
-        requeueing(ALLOCATION, tmp_path, limit=3) as life,
-    ):
-        life.committed = committed
-        raise LostNodeError("n2 is silent")
+    with pytest.raises(expected, match="a node was lost" if committed else "is silent"):
+        loses_a_node(tmp_path, committed=committed)
     assert len(slurm_says.asked("scontrol")) == committed
 
 

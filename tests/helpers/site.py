@@ -85,8 +85,7 @@ class Site:
         wait_until(
             lambda: not [p for p in psutil.process_iter() if _is_left(p)], "processes of Ray"
         )
-        folders = Path("/tmp").glob("artifactgen-ray-*")
-        assert [folder for folder in folders if _owner_is_gone(folder.name)] == []
+        wait_until(lambda: not any(map(_owner_is_gone, _folders_of_ray())), "folders of Ray")
         assert list(self.logs.glob("ranks-*")) == []
 
 
@@ -131,6 +130,10 @@ def wait_until(condition: Callable[[], object], what: str, *, timeout_s: float =
     while not condition():
         assert time.monotonic() < deadline, f"still: {what}"
         time.sleep(0.1)
+
+
+def _folders_of_ray() -> list[str]:
+    return [folder.name for folder in Path("/tmp").glob("artifactgen-ray-*")]
 
 
 def _owner_is_gone(words: str) -> bool:

@@ -200,7 +200,7 @@ def test_a_rank_that_never_starts_is_named(site: Site) -> None:
 
 def test_a_rank_with_other_versions_is_named(site: Site) -> None:
     folder = other_version(site)
-    python = wrapper(site, f"[[ $SLURM_PROCID == 1 ]] && export PYTHONPATH={folder}")
+    python = wrapper(site, f"[[ $SLURM_PROCID == 1 ]] && export PYTHONPATH={folder}:$PYTHONPATH")
     outcome = site.run(python)
     assert outcome.exit_code == 1
     assert "n2: This node has other versions than the first one: timm " in outcome.text
@@ -208,7 +208,7 @@ def test_a_rank_with_other_versions_is_named(site: Site) -> None:
 
 def test_a_program_that_changed_since_is_named(site: Site) -> None:
     folder = other_version(site)
-    outcome = site.run(wrapper(site, f"export PYTHONPATH={folder}"), nodes=1)
+    outcome = site.run(wrapper(site, f"export PYTHONPATH={folder}:$PYTHONPATH"), nodes=1)
     assert outcome.exit_code == 0, outcome.text
     assert "WARNING: Since this job was submitted, the program has changed: timm " in outcome.text
     assert " → 9.9. It runs as it is now." in outcome.text

@@ -9,6 +9,7 @@
     ├── RecordError             one record cannot be read; it becomes a `Failure`, the run goes on
     ├── UnsupportedError        a model cannot give this kind of artifact; the kind is skipped
     └── RunError                the run cannot be completed; it can be resumed
+        ├── NoProgressError     it would not get further the next time
         ├── LostWorkersError    workers died, more often than they are retried
         └── LostNodeError       a machine of the run does not answer any more
 
@@ -69,6 +70,10 @@ class UnsupportedError(ArtifactGenError):
 
 class RunError(ArtifactGenError):
     """The run cannot be completed. What is committed stays, and the run can be resumed."""
+
+
+class NoProgressError(RunError):
+    """The run cannot be completed as it is: the same command again would not get further."""
 
 
 class LostWorkersError(RunError):

@@ -161,7 +161,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     text = "\n".join(line for line in str(error).splitlines() if line.strip())
     option = re.search(r"Could not override '([^']+)'", text)
     if option:
-        return f"{option[1]}: there is no such option. {did_you_mean(option[1], _options())}"
+        known = _options()
+        own = [name for name in known if name.rpartition(".")[2] == option[1]]
+        return f"{option[1]}: there is no such option. {did_you_mean(option[1], own or known)}"
     if "must specify 'experiment'" in text:
         there = ", ".join(_choices("experiment", arguments))
         return f"experiment is not set. Known: {there}.\nAdd experiment=<one of them>."

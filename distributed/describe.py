@@ -35,12 +35,13 @@ def inputs(run: Run) -> Iterator[str]:
     yield f"Output: {kinds} to {run.layout.root}" + (f"; {', '.join(off)} off" if off else "")
 
 
-def model(built: Built) -> Iterator[str]:
-    """What was loaded."""
+def model(built: Built, *, precision: str | None = None) -> Iterator[str]:
+    """What was loaded; `precision` where it is not decided here."""
     job, loaded = built.job, built.loaded
     height, width = job.model.image_size or (0, 0)
     head = f"{job.model.num_classes} classes" if loaded.has_head else "no classifier"
-    yield f"Model: {job.model.name}, {height} × {width} pixels, {head}, {job.precision}"
+    computed_in = precision or job.precision
+    yield f"Model: {job.model.name}, {height} × {width} pixels, {head}, {computed_in}"
     fit, *more = loaded.audit.summary().split("; ")
     yield f"Checkpoint: {job.checkpoint.path.name}, {'; '.join((fit, *more[:1]))}"
     yield from (f"Checkpoint: {part}" for part in more[1:])

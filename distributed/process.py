@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from artifactgen.errors import ArtifactGenError, RequeuedError, UsageError
+from artifactgen.errors import ArtifactGenError, NoProgressError, RequeuedError, UsageError
 from distributed.console import log_error, log_to_stderr
 
 MISUSED, REQUEUED, INTERRUPTED = 2, 75, 130
@@ -60,7 +60,7 @@ def tell_error(error: ArtifactGenError, command: str) -> int:
 
 def exit_code(error: ArtifactGenError, command: str) -> int:
     """The exit code of an error; where the run can be resumed, it is said how."""
-    if not isinstance(error, UsageError):
+    if not isinstance(error, (UsageError, NoProgressError)):
         log_error(f"What is done stays done. Resume with:\n  {command}")
     return error.exit_code
 

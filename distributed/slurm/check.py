@@ -85,7 +85,8 @@ def _check_model(run: Run, options: JobOptions) -> None:
     kind = "cuda" if options.asks_for_gpus else "cpu"
     devices = Devices(kind, name="", gpus=0, computes_bf16=False)
     built = build(run, devices, threads_each=1, calibrated=None)
-    for line in describe.model(built):
+    auto = "precision as the node's devices have it"
+    for line in describe.model(built, precision=auto if run.settings.precision == "auto" else None):
         log.info(line)
     bind(built.job, built.loaded)
 

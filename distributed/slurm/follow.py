@@ -14,7 +14,7 @@ from pathlib import Path
 
 from artifactgen.store.layout import Layout
 from distributed.process import INTERRUPTED
-from distributed.slurm.outcome import explain, read_outcome
+from distributed.slurm.outcome import explain, never, read_outcome
 from distributed.slurm.queue import UNKNOWN, JobState, ask
 from distributed.slurm.shard_count import ShardCount
 from distributed.slurm.submissions import Submission
@@ -153,14 +153,22 @@ class _Followed:
             self.code = self._outcome[0]
             if self.code and not self._is_shown:
                 log.error("Job %s ended with exit code %d. %s", self.job_id, self.code, self._end())
-        elif self._over_since is not None and now - self._over_since >= _GRACE_S:
+        elif self._over_since is not None and now - self._over_since >= self._grace_s():
             self._show(self._tail.rest())
             self._give_up()
 
+    def _grace_s(self) -> float:
+        """How long its own word may take; one that was stopped leaves none."""
+        return _LOOK_S if self._was_stopped() else _GRACE_S
+
+    def _was_stopped(self) -> bool:
+        return self.state is not None and self.state.state in ("CANCELLED", "PREEMPTED")
+
     def _give_up(self) -> None:
         assert self.state
-        was_stopped = self.state.state in ("CANCELLED", "PREEMPTED")
-        self.code, self.is_lost = INTERRUPTED if was_stopped else FAILED, True
+        was_stopped = self._was_stopped()
+        self.code = INTERRUPTED if was_stopped else FAILED
+        self.is_lost = not (was_stopped and self._last)  # else its log tells how to go on
         if was_stopped:
             log.error("Job %s: %s", self.job_id, explain(self.state))
             return
@@ -215,7 +223,8 @@ def _phrase(state: JobState) -> str:
     if state.is_over:
         return f"ended: {_ending(state)}"
     if state.state == "PENDING":
-        return f"is pending ({state.reason})" if state.reason else "is pending"
+        told = f"{state.reason}{never(state)}"
+        return f"is pending ({told})" if told else "is pending"
     if state.state == "RUNNING":
         return f"runs on {state.nodes}"
     return f"is {state.state}"

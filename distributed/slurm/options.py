@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -92,6 +93,12 @@ class JobOptions:
 
         for name in self.additional_parameters:
             self._refuse_ours(name)
+
+    @property
+    def log_dir(self) -> Path:
+        """The nearest folder above that does not depend on a job's id."""
+        parts = self.submitit_folder.parts
+        return Path(*itertools.takewhile(lambda part: "%" not in part, parts))
 
     def _refuse_ours(self, name: str) -> None:
         """`ConfigError` for an option of sbatch that is set by something else."""

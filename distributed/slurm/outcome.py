@@ -24,6 +24,16 @@ _MEANINGS = {
 }
 
 
+_NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
+
+
+def never(state: JobState) -> str:
+    """What to add to the reason why a job is pending, where it will be so forever."""
+    if state.reason not in _NEVER:
+        return ""
+    return ": it asks for what no node or partition has, such as cores, and will not start so"
+
+
 def outcome_path(folder: Path, job_id: str) -> Path:
     """Where a job that ends in order says how, as `{"exit_code": 0}`, beside its log."""
     return folder / f"outcome-{job_id}.json"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from artifactgen.errors import LostNodeError, RequeuedError, RunError
+from artifactgen.errors import LostNodeError, NoProgressError, RequeuedError, RunError
 from distributed.slurm.allocation import Allocation
 from distributed.slurm.queue import left_s
 
@@ -100,7 +100,7 @@ def _requeue(allocation: Allocation, folder: Path, life: Life, limit: int) -> No
 
 
 def _require_progress(life: Life) -> None:
-    """`RunError` where the next start would not get further than this one."""
+    """`NoProgressError` where the next start would not get further than this one."""
     if life.committed:
         return
     if life.is_at_shards:
@@ -109,7 +109,7 @@ def _require_progress(life: Life) -> None:
     else:
         what = "this start of the job spent all of it on reading, checking or merging"
         remedy = " (hydra.launcher.timeout_min)."
-    raise RunError(
+    raise NoProgressError(
         f"The time limit is near, and {what}, so that starting it again would not help. Ask for "
         f"more time{remedy}"
     )

@@ -54,7 +54,10 @@ def submit(requests: Sequence[Request], given: Mapping[str, Any]) -> int:
     """
     options = job_options(given)
     _require_distinct(requests)
-    runs = [run for request in requests if (run := check(request, options))]
+    try:
+        runs = [run for request in requests if (run := check(request, options))]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Interrupted. Nothing was submitted.") from None
     members = [member for run in runs for member in _members(run, options)]
     if not members:
         return 0
@@ -141,13 +144,16 @@ def _submit(members: Sequence[_Member], options: JobOptions) -> list[Submission]
         with _outside_of_any_job():
             jobs = executor.submit_array([SlurmTask(member.request, program) for member in members])
     except (FailedJobError, FailedSubmissionError) as error:
-        said = str(error).strip().splitlines()
-        raise ConfigError(f"SLURM refuses the job: {said[-1] if said else error}") from error
+        said = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
+        raise ConfigError("SLURM refuses the job: " + ("\n".join(said) or str(error))) from error
     except OSError as error:
         raise ConfigError(
             f"hydra.launcher.submitit_folder={options.submitit_folder}: {error}. Give a folder "
             "that can be written, and that all nodes see."
         ) from error
+    for link in options.log_dir.glob(".submission_file_*.sh"):
+        if link.is_symlink():  # submitit's, to the script beside the job's log
+            link.unlink(missing_ok=True)
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     return [
         Submission(job.job_id, str(job.paths.stdout), now, member.request.command)

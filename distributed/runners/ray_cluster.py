@@ -70,8 +70,9 @@ class Cluster:
                         for receipt in run_on_ray(job, todo, workers.count, ray, gpu_each=gpu_each):
                             del left[receipt.shard]
                             yield receipt
-                    except LostWorkersError:
+                    except LostWorkersError as error:
                         if not self._has_restarted(restarts):
+                            self._require_nodes(error)
                             raise
                         log.warning("Ray was lost on a node, and is back: going on.")
 
@@ -104,6 +105,11 @@ class Cluster:
         log.info("Ray: all %d nodes have joined", self.nodes)
         for state in self.place.rendezvous.ranks():
             self._require_same(state, job, workers)
+
+    def _require_nodes(self, error: LostWorkersError) -> None:
+        """`LostNodeError` where workers were lost with their node."""
+        if gone := self.place.watch(*range(1, self.nodes)).gone():
+            raise LostNodeError("\n".join(gone)) from error
 
     def _absent(self, names: Sequence[str]) -> list[int]:
         """The ranks whose node is not among those that live."""

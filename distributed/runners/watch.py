@@ -42,7 +42,7 @@ class Watch:
     def gone(self) -> list[str]:
         """The ranks that have neither left nor a pulse, a line each; to be asked at the end."""
         self.complaints()
-        before, deadline = dict(self._pulses), time.monotonic() + _GONE_S
+        before, deadline = dict(self._pulses), time.monotonic() + _GONE_S + 1
         while not self._rendezvous.is_done():
             there = {state.rank for state in self._rendezvous.ranks()} & before.keys()
             quiet = [rank for rank in there if self._pulses[rank] == before[rank]]

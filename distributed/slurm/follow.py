@@ -116,15 +116,16 @@ class _Followed:
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._restarts = 0
         self._over_since: float | None = None
-        self._outcome: tuple[int, float] | None = None
+        self._told_since: float | None = None
 
     def look(self) -> bool:
         """Show what is new in the log; whether the job has said how it ended."""
         self._show(self._tail.lines())
-        if self._outcome is None:
-            code = read_outcome(self.submission)
-            self._outcome = None if code is None else (code, time.monotonic())
-        return self._outcome is not None
+        if read_outcome(self.submission) is None:
+            self._told_since = None  # or it was started again, and has taken it back
+        elif self._told_since is None:
+            self._told_since = time.monotonic()
+        return self._told_since is not None
 
     def hear(self, state: JobState) -> Iterator[str]:
         """Take what SLURM says; what is new in it."""
@@ -137,7 +138,6 @@ class _Followed:
         elif self._over_since is None:
             self._over_since = time.monotonic()
         if before and state.restarts > self._restarts:
-            self._outcome = None
             yield "was requeued"
         self._restarts = max(self._restarts, state.restarts)
         if before is None or _phrase(state) != _phrase(before):
@@ -148,9 +148,11 @@ class _Followed:
         now = time.monotonic()
         over = self._over_since is not None
         waits = self.state is not None and self.state.state in _TO_COME  # it was requeued
-        if self._outcome and (over or (now - self._outcome[1] >= _OUTCOME_S and not waits)):
+        told = read_outcome(self.submission)
+        late = self._told_since is not None and now - self._told_since >= _OUTCOME_S and not waits
+        if told is not None and (over or late):
             self._show(self._tail.rest())
-            self.code = self._outcome[0]
+            self.code = told
             if self.code and not self._is_shown:
                 log.error("Job %s ended with exit code %d. %s", self.job_id, self.code, self._end())
         elif self._over_since is not None and now - self._over_since >= self._grace_s():

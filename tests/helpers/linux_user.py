@@ -38,6 +38,8 @@ class LinuxUser:
         packages = f"{REPOSITORY}:{REPOSITORY / 'tests'}:{sysconfig.get_path('purelib')}"
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         own = {"PYTHONPATH": packages, "HOME": str(self.home), "USER": self.name}
+        if self.python != Path(sys.executable):  # a copy looks for its library where it was
+            own["LD_LIBRARY_PATH"] = str(self.python.parents[1] / "lib")
         settings = [f"{name}={value}" for name, value in {**kept, **own}.items()]
         enter = ("runuser", "-u", self.name, "--", "env", "-i", "-C", str(self.folder))
         return [*enter, *settings, *command]

@@ -72,9 +72,9 @@ class Site:
         """Submit a run, and wait until it is over."""
         return self.submit(*arguments, nodes=nodes, **environment).finish()
 
-    def resume_here(self, finished: Workspace) -> None:
+    def resume_here(self, finished: Workspace, *arguments: str) -> None:
         """Do the rest without SLURM, in one process: what is there is what a laptop would make."""
-        outcome = self.workspace.run(EXPERIMENT, CKPT, "cluster=inline")
+        outcome = self.workspace.run(EXPERIMENT, CKPT, "cluster=inline", *arguments)
         assert outcome.exit_code == 0, outcome.text
         assert "Resuming: " in outcome.text
         assert_exact(self.output, finished.output)

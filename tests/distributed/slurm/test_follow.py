@@ -102,8 +102,8 @@ def test_a_job_that_is_cancelled_before_it_starts(start: Start, tmp_path: Path) 
     assert outcome.exit_code == 130, outcome.text
     text = outcome.text
     assert f" Job {job.job_id} is pending (JobHeldUser)\n" in text
-    assert "for SLURM it is CANCELLED.\nSomebody has cancelled it" in text
-    assert f"It has printed nothing ({job.log})." in text
+    assert f" Job {job.job_id}: Somebody has cancelled it: scancel, or an administrator." in text
+    assert text.endswith(f" What is done stays done. Resume with:\n  {COMMAND}\n")
 
 
 def test_a_job_that_is_requeued(start: Start, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ bench: $(SETUP)  ## Measure exactness and speed against the reference libraries 
 	$(BIN)/python -m benchmarks.speed.drawing
 	$(BIN)/python -m benchmarks.speed.pipeline
 	$(BIN)/python -m benchmarks.speed.checks
+	slurm/dev/run $(BIN)/python -m benchmarks.speed.nodes
 
 chaos: $(SETUP)  ## Fifty whole runs beside processes that take CPU and memory: the same bytes (half an hour)
 	PYTHONPATH=.:tests $(BIN)/python -m chaos.same_bytes --runs 50

@@ -79,6 +79,7 @@ def test_what_is_left_where_the_janitor_is_killed_too_goes_with_the_next_run() -
     janitor.kill()
     child.kill()
     end(holder)
+    psutil.wait_procs([janitor, child], timeout=20)  # a signal is sent, and takes a moment
     assert folder.exists()
     with private_folder():
         assert not folder.exists()

@@ -105,6 +105,8 @@ def _driving(folder: Path, options: Mapping[str, Any], *, end_s: float) -> Itera
                 yield
         finally:
             thread.apply_async(ray.shutdown).wait(end_s)
+            # Past Python, Ray has left SIGTERM at its default, which ends a process without a word.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _quiet() -> bool:

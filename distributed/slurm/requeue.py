@@ -123,6 +123,8 @@ def _timeouts(folder: Path, allocation: Allocation) -> Path:
 def _ask_to_requeue(job_id: str) -> str | None:
     """Put the job back into the queue; what is said where that is refused."""
     command = ["scontrol", "requeue", job_id]
+    # SLURM ends this job at once: neither the command, which inherits this, nor the end is cut off.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         answer = subprocess.run(
             command, capture_output=True, text=True, timeout=_ASK_S, check=False

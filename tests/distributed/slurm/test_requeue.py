@@ -45,6 +45,13 @@ class StandIn:
         return log.read_text().splitlines() if log.exists() else []
 
 
+@pytest.fixture(autouse=True)
+def sigterm_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture
 def slurm_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     folder = tmp_path / "bin"
@@ -93,6 +100,7 @@ def test_a_job_that_gets_on_is_requeued_before_its_limit(
     with pytest.raises(RequeuedError, match=told):
         warned(tmp_path / "logs", committed=1)
     assert slurm_says.asked("scontrol") == [f"requeue {JOB}"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "SLURM ends the job at once"
     (asked,) = slurm_says.asked("squeue")
     assert asked.endswith(f"--jobs={JOB} --format=%L")
 

@@ -222,7 +222,7 @@ def test_a_time_limit_is_survived(site: Site, finished: Workspace) -> None:
     assert "is requeued (time limit, 1 of at most 100), and will go on." in outcome.text
     assert "Resuming: " in outcome.text
     assert_exact(site.output, finished.output)
-    assert site.slurm.show(submitted.job)["Restarts"] == "1"
+    assert int(site.slurm.show(submitted.job)["Restarts"]) >= 1  # more on a busy machine
     site.require_nothing_left(submitted.job)
 
 

@@ -215,8 +215,8 @@ def test_a_program_that_changed_since_is_named(site: Site) -> None:
 
 
 def test_a_time_limit_is_survived(site: Site, finished: Workspace) -> None:
-    limit = ("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60")
-    submitted = site.submit(*limit, "data.sleep_s=4")
+    limit = ("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30")
+    submitted = site.submit(*limit, "data.sleep_s=8")
     outcome = submitted.finish()
     assert outcome.exit_code == 0, outcome.text
     assert "is requeued (time limit, 1 of at most 100), and will go on." in outcome.text

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -160,14 +160,14 @@ def _owner() -> dict[str, str | int]:
         "pid": os.getpid(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    job = _slurm_job()
+    job = slurm_job(os.environ)
     return {**owner, "slurm_job": job} if job else owner
 
 
-def _slurm_job() -> str | None:
-    """As SLURM's commands take it: `1234`, of an array `1234_7`."""
-    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
-    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+def slurm_job(environment: Mapping[str, str]) -> str | None:
+    """The job of a process as SLURM's commands take it: `1234`, of an array `1234_7`."""
+    array, task = (environment.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
 
 
 def _refusal(path: Path) -> str:

@@ -2,6 +2,7 @@
 
     head.json       where the first rank's Ray is, and the secret to enter it; readable by its user
     rank-<n>.json   a rank's host, what it computes on, its pulse, and what went wrong with it
+    left-<n>.json   the same of a rank that has left
     done.json       the end: every rank leaves
 
 A file system of a cluster may answer late, but a file that is opened anew is read as it was closed
@@ -99,6 +100,7 @@ class Rendezvous:
         came = len({*self.folder.glob(f"{_RANK}[1-9]*.json"), *self.folder.glob(f"{_LEFT}*.json")})
         if came >= others:
             shutil.rmtree(self.folder, ignore_errors=True)
+            return
         for path in self.folder.glob("*"):
             if path.name != "done.json":
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

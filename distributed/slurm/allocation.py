@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from artifactgen.errors import ConfigError
+from artifactgen.store.lock import slurm_job
 
 _ANYWHERE = "192.0.2.1"
 """An address of no machine (RFC 5737): which of ours a packet to it would leave from is asked."""
@@ -23,8 +23,6 @@ class Allocation:
     """`1234`; of an array `1234_7`, as SLURM's commands take it."""
     rank: int
     ranks: int
-    restarts: int
-    """How often the job was requeued."""
     array_index: int | None
     memory_mb: int | None
     """Of this node; None = no limit."""
@@ -42,7 +40,8 @@ class Allocation:
         Raises:
             ConfigError: this process is no task of a job step, or several are on one node.
         """
-        if "SLURM_PROCID" not in environment or "SLURM_JOB_ID" not in environment:
+        job_id = slurm_job(environment)
+        if "SLURM_PROCID" not in environment or job_id is None:
             raise ConfigError(
                 "cluster=slurm runs inside a job: submit this command with "
                 "hydra/launcher=submitit_slurm, or by slurm/artifacts.sbatch."
@@ -60,10 +59,9 @@ class Allocation:
                 f"{nodes} nodes. Set --ntasks-per-node=1; a task owns all GPUs of its node."
             )
         return cls(
-            job_id=_job_id(environment),
+            job_id=job_id,
             rank=int(environment["SLURM_PROCID"]),
             ranks=ranks,
-            restarts=int(environment.get("SLURM_RESTART_COUNT", "0")),
             array_index=_number(environment.get("SLURM_ARRAY_TASK_ID")),
             memory_mb=_memory_mb(environment),
             node_list=environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "")),
@@ -92,16 +90,6 @@ class Allocation:
         except (OSError, subprocess.SubprocessError):
             names = []
         return [*names, *(f"rank {rank}" for rank in range(len(names), self.ranks))]
-
-
-def current_job(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The job that this process belongs to; None outside of SLURM."""
-    return _job_id(environment) if "SLURM_JOB_ID" in environment else None
-
-
-def _job_id(environment: Mapping[str, str]) -> str:
-    array, index = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{index}" if array and index else environment["SLURM_JOB_ID"]
 
 
 def _step(environment: Mapping[str, str]) -> str:

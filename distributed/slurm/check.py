@@ -65,7 +65,7 @@ def _check_cluster(settings: Settings, options: JobOptions) -> None:
 
 def _require_none_queued(run: Run) -> None:
     """Refuse a second job on one directory; of jobs that share a run, each looks after itself."""
-    if "jobs" in run.settings.cluster.options and run.settings.cluster.options["jobs"] > 1:
+    if run.settings.cluster.options.get("jobs", 1) > 1:
         return
     states = ask([submission.job_id for submission in submissions(run.layout)])
     queued = [state for state in states.values() if state.answered and not state.is_over]

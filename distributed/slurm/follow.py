@@ -116,12 +116,14 @@ class _Followed:
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._restarts = 0
         self._over_since: float | None = None
+        self._told: int | None = None
         self._told_since: float | None = None
 
     def look(self) -> bool:
         """Show what is new in the log; whether the job has said how it ended."""
         self._show(self._tail.lines())
-        if read_outcome(self.submission) is None:
+        self._told = read_outcome(self.submission)
+        if self._told is None:
             self._told_since = None  # or it was started again, and has taken it back
         elif self._told_since is None:
             self._told_since = time.monotonic()
@@ -148,11 +150,10 @@ class _Followed:
         now = time.monotonic()
         over = self._over_since is not None
         waits = self.state is not None and self.state.state in _TO_COME  # it was requeued
-        told = read_outcome(self.submission)
         late = self._told_since is not None and now - self._told_since >= _OUTCOME_S and not waits
-        if told is not None and (over or late):
+        if self._told is not None and (over or late):
             self._show(self._tail.rest())
-            self.code = told
+            self.code = self._told
             if self.code and not self._is_shown:
                 log.error("Job %s ended with exit code %d. %s", self.job_id, self.code, self._end())
         elif self._over_since is not None and now - self._over_since >= self._grace_s():

@@ -90,7 +90,6 @@ class JobOptions:
         late = f"must be less than timeout_min={self.timeout_min} minutes, and at most {_LATEST_S}"
         earliest = min(60 * self.timeout_min - 1, _LATEST_S)
         self._require("signal_delay_s", self.signal_delay_s <= earliest, late)
-
         for name in self.additional_parameters:
             self._refuse_ours(name)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifactgen.store.atomic import write_json
+from artifactgen.store.lock import slurm_job
 from distributed.perform import perform
 from distributed.process import INTERRUPTED, REQUEUED, begin_process, exit_code_of
 from distributed.request import Request
-from distributed.slurm.allocation import current_job
 from distributed.slurm.outcome import outcome_path
 from distributed.versions import differences, source_files, versions
 
@@ -64,7 +64,7 @@ def made_of() -> dict[str, str]:
 
 
 def _outcome_path() -> Path:
-    job_id = current_job()
+    job_id = slurm_job(os.environ)
     assert job_id is not None
     return outcome_path(Path(os.environ["SUBMITIT_FOLDER"].replace("%j", job_id)), job_id)
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.workspace import CKPT, EXPERIMENT, Workspace, assert_exact
+from helpers.workspace import CKPT, EXPERIMENT, Workspace, assert_exact, with_source
 
 from artifactgen.types import Shard
 from distributed.runners.deaths import Begun, cause, oom_kills
@@ -43,23 +43,13 @@ class Killer(Hdf5):
                 os.kill(os.getpid(), self.signal)
         return Hdf5.read(self, catalog, split, start, stop)
 """
-YAML = "_target_: killer.Killer\nsignal: ???\ndeaths: ???\nat_most: ???\n"
+OPTIONS = "signal: ???\ndeaths: ???\nat_most: ???\n"
 
 
 @pytest.fixture
 def killer(workspace: Workspace) -> Workspace:
     """With a source that kills its process at one record of the second shard of `test`."""
-    conf = workspace.root / "own"
-    (conf / "experiment" / "embeddings").mkdir(parents=True)
-    (conf / "data").mkdir()
-    for file in workspace.conf.glob("experiment/embeddings/*.yaml"):
-        text = file.read_text("utf-8").replace("/data: hdf5", "/data: killer")
-        (conf / "experiment" / "embeddings" / file.name).write_text(text, "utf-8")
-    hdf5 = Path(__file__).parents[2] / "configs" / "data" / "hdf5.yaml"
-    options = [line for line in hdf5.read_text("utf-8").splitlines() if "_target_" not in line]
-    (conf / "data" / "killer.yaml").write_text(YAML + "\n".join(options) + "\n", "utf-8")
-    (workspace.root / "killer.py").write_text(KILLER, "utf-8")
-    return Workspace(workspace.root, conf)
+    return with_source(workspace, "killer", KILLER, OPTIONS)
 
 
 def kill(workspace: Workspace, number: signal.Signals, *, at_most: int) -> list[str]:

@@ -12,7 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.slurm import Slurm
-from helpers.workspace import CKPT, EXPERIMENT, Outcome, Started, Workspace, assert_exact, entries
+from helpers.workspace import (
+    CKPT,
+    EXPERIMENT,
+    Outcome,
+    Started,
+    Workspace,
+    assert_exact,
+    entries,
+    with_source,
+)
 
 LAUNCHER = "hydra/launcher=submitit_slurm"
 RESOURCES = ("hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=5")
@@ -40,7 +49,7 @@ class Slow(Hdf5):
                 raise RuntimeError("the scanner is on fire")
         return Hdf5.read(self, catalog, split, start, stop)
 """
-OPTIONS = "_target_: slow.Slow\nsleep_s: 0.5\nbreaks_at: null\nalways: false\n"
+OPTIONS = "sleep_s: 0.5\nbreaks_at: null\nalways: false\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +165,6 @@ def _is_left(process: psutil.Process) -> bool:
 @pytest.fixture
 def site(workspace: Workspace, slurm: Slurm) -> Iterator[Site]:
     """A workspace with a slow source; what is left in the queue is cancelled."""
-    conf = workspace.root / "own"
-    (conf / "experiment" / "embeddings").mkdir(parents=True)
-    (conf / "data").mkdir()
-    for file in workspace.conf.glob("experiment/embeddings/*.yaml"):
-        text = file.read_text("utf-8").replace("/data: hdf5", "/data: slow")
-        (conf / "experiment" / "embeddings" / file.name).write_text(text, "utf-8")
-    hdf5 = Path(__file__).parents[2] / "configs" / "data" / "hdf5.yaml"
-    options = [line for line in hdf5.read_text("utf-8").splitlines() if "_target_" not in line]
-    (conf / "data" / "slow.yaml").write_text(OPTIONS + "\n".join(options) + "\n", "utf-8")
-    (workspace.root / "slow.py").write_text(SOURCE, "utf-8")
-    yield Site(Workspace(workspace.root, conf), slurm)
+    yield Site(with_source(workspace, "slow", SOURCE, OPTIONS), slurm)
     slurm.run("scancel", "--quiet", "--user=root")
     wait_until(lambda: not slurm.run("squeue", "--noheader"), "jobs")

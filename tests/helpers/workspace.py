@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from distributed.launch import run_command
+from distributed.usage import config_dir
 
 EXPERIMENT = "experiment=embeddings/my_experiment"
 CKPT = "ckpt_path=path/to/model.ckpt"
@@ -78,6 +79,29 @@ class Workspace:
                 start_new_session=True,
             )
         return Started(process, log)
+
+
+def with_source(workspace: Workspace, module: str, code: str, options: str) -> Workspace:
+    """The same folder, with an experiment that reads its HDF5 through a source of the user.
+
+    Args:
+        workspace: as it is.
+        module: name of the file and of the choice of `data`; the class is called `Module`.
+        code: of the file, with a subclass of `Hdf5`.
+        options: lines of YAML that the class has beside those of `hdf5`.
+    """
+    conf = workspace.root / "own"
+    (conf / "experiment" / "embeddings").mkdir(parents=True)
+    (conf / "data").mkdir()
+    for file in workspace.conf.glob("experiment/embeddings/*.yaml"):
+        text = file.read_text("utf-8").replace("/data: hdf5", f"/data: {module}")
+        (conf / "experiment" / "embeddings" / file.name).write_text(text, "utf-8")
+    hdf5 = (config_dir() / "data" / "hdf5.yaml").read_text("utf-8").splitlines()
+    target = f"_target_: {module}.{module.capitalize()}\n"
+    own = options + "\n".join(line for line in hdf5 if "_target_" not in line)
+    (conf / "data" / f"{module}.yaml").write_text(f"{target}{own}\n", "utf-8")
+    (workspace.root / f"{module}.py").write_text(code, "utf-8")
+    return Workspace(workspace.root, conf)
 
 
 @dataclass(frozen=True, slots=True)

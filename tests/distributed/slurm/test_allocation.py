@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from artifactgen.errors import ConfigError
-from distributed.slurm.allocation import Allocation, current_job
+from artifactgen.store.lock import slurm_job
+from distributed.slurm.allocation import Allocation
 
 
 def environment(text: str) -> dict[str, str]:
@@ -51,7 +52,6 @@ def test_a_step_on_two_nodes() -> None:
         job_id="11",
         rank=1,
         ranks=2,
-        restarts=0,
         array_index=None,
         memory_mb=None,
         node_list="n[1-2]",
@@ -64,16 +64,15 @@ def test_a_job_of_an_array_has_the_id_that_commands_take() -> None:
     found = Allocation.of(OF_ARRAY)
     assert (found.job_id, found.array_index) == ("12_1", 1)
     assert (found.rank, found.ranks) == (0, 1)
-    assert current_job(OF_ARRAY) == "12_1"
-    assert current_job(TWO_NODES) == "11"
-    assert current_job({}) is None
+    assert slurm_job(OF_ARRAY) == "12_1"
+    assert slurm_job(TWO_NODES) == "11"
+    assert slurm_job({}) is None
 
 
 def test_ranks_of_a_step_agree_on_its_name_and_lives_of_a_job_do_not() -> None:
     other_rank = {**TWO_NODES, "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
     assert Allocation.of(other_rank).step == Allocation.of(TWO_NODES).step
     requeued = Allocation.of({**TWO_NODES, "SLURM_RESTART_COUNT": "2"})
-    assert requeued.restarts == 2
     next_step = Allocation.of({**TWO_NODES, "SLURM_STEP_ID": "1"})
     other_cluster = Allocation.of({**TWO_NODES, "SLURM_SRUN_COMM_PORT": "40000"})
     steps = {found.step for found in (requeued, next_step, other_cluster)}

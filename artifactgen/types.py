@@ -25,6 +25,26 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 """In Lightning's spelling."""
 
 
+CropMode = Literal["center", "squash", "border"]
+"""timm's names. `center`: the shorter side is resized, and the centre is cut out; `squash`: both
+sides are, whatever the form; `border`: the longer side is, and the rest is filled."""
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+"""Pillow's filters; where pictures shrink, all but `nearest` average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a picture of any size becomes the model's input, as in the evaluation of its training."""
+
+    crop_pct: float = 1.0
+    """Side of the input as a share of that of the resized picture."""
+    crop_mode: CropMode = "center"
+    interpolation: Interpolation = "bicubic"
+    border: tuple[float, ...] = (0.0,)
+    """Colour that `border` fills with, in [0, 1]; for each channel, or one for all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Records `start` to `stop` of a split: the unit of dispatch, retry, resume and file name."""

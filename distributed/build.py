@@ -18,7 +18,7 @@ from artifactgen.models.stated import Stated, read_stated
 from artifactgen.store.calibrated import Calibrated
 from distributed.inputs import Inputs, plain
 from distributed.instantiate import instantiate
-from distributed.preprocessing import build_normalization
+from distributed.preprocessing import build_normalization, prepared
 from distributed.run import Run
 from distributed.settings import Settings
 
@@ -55,10 +55,9 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     loaded = load_model(family, checkpoint, stated=read_stated(checkpoint, family))
     model = loaded.network.family
     normalization = build_normalization(settings, model, loaded.stated, inputs.checkpoint.path)
-    source: Any = inputs.source
     classes, labels, loaded = name_classes(settings, inputs.catalog, loaded)
     job = Job(
-        source=replace(source, image_size=model.image_size),
+        source=prepared(inputs.source, settings, loaded),
         catalog=inputs.catalog,
         model=model,
         checkpoint=inputs.checkpoint,
@@ -87,6 +86,7 @@ def resolved(built: Built) -> dict[str, Any]:
     return {
         "model": plain(built.job.model),
         "normalization": {name: plain(getattr(normalization, name)) for name in _NORMALIZING},
+        "framing": plain(getattr(built.job.source, "framing", None)),
         "classes": list(built.job.classes),
         "labels": list(built.job.labels.order),
         "artifacts": {name: plain(options) for name, options in built.asked.items()},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from artifactgen.plan import Scope
 from artifactgen.store.layout import Layout
-from artifactgen.types import SUPPORTED, Receipt, Shard, Task
+from artifactgen.types import SUPPORTED, Framing, Receipt, Shard, Task
 from distributed.progress import duration
 from distributed.run import Run
 from distributed.runners.base import Workers
@@ -42,9 +43,24 @@ def model(built: Built, *, precision: str | None = None) -> Iterator[str]:
     head = f"{job.model.num_classes} classes" if loaded.has_head else "no classifier"
     computed_in = precision or job.precision
     yield f"Model: {job.model.name}, {height} × {width} pixels, {head}, {computed_in}"
+    if framing := getattr(job.source, "framing", None):
+        yield f"Pictures: {framed(framing, (height, width))}"
     fit, *more = loaded.audit.summary().split("; ")
     yield f"Checkpoint: {job.checkpoint.path.name}, {'; '.join((fit, *more[:1]))}"
     yield from (f"Checkpoint: {part}" for part in more[1:])
+
+
+def framed(framing: Framing, size: tuple[int, int]) -> str:
+    """How pictures become the model's input."""
+    height, width = (math.floor(side / framing.crop_pct) for side in size)
+    both = framing.crop_mode == "squash" or height != width
+    scaled = f"{height} × {width}" if both else str(height)
+    side = {"center": "shorter side to ", "border": "longer side to "}.get(framing.crop_mode, "")
+    crop = "" if (height, width) == size and not side else f", centre of {size[0]} × {size[1]}"
+    return (
+        f"{framing.interpolation}, {side}{scaled} pixels{crop} "
+        f"(crop_mode {framing.crop_mode}, crop_pct {framing.crop_pct:.4g})"
+    )
 
 
 def artifacts(run: Run, ready: Preflight) -> Iterator[str]:

@@ -17,6 +17,7 @@ from artifactgen.store.output import foreign_files
 from artifactgen.store.report import RunFacts, write_reports
 from artifactgen.store.results import recorded_failures
 from distributed import describe
+from distributed.inputs import plain
 from distributed.run import Run
 from distributed.runners.base import Workers
 from distributed.verdict import Verdict, judge
@@ -35,6 +36,9 @@ def recipe(run: Run, ready: Preflight) -> Recipe:
             "checkpoint_sha256": job.checkpoint.sha256,
             "precision": job.precision,
             "image_size": list(job.model.image_size or ()),
+            "mean": list(job.normalization.mean),
+            "std": list(job.normalization.std),
+            "framing": plain(getattr(job.source, "framing", None)),
             "artifactgen": __version__,
             **ready.resolved.get("embeddings", {}),
         },

@@ -26,6 +26,7 @@ _LIMITS = ("max_pixels",)
 """Those that say which records fail; a failure is on record, and may be done again."""
 CONTENT = "data.content"
 """What of the settings may be another one for `retry_failures`: the records were mended."""
+_FRAMING = ("crop_pct", "crop_mode", "interpolation")
 _USUAL_SPLITS = ("train", "val", "test")
 
 
@@ -105,7 +106,25 @@ def build_source(settings: Settings) -> Source:
     options = {**settings.data.options, "image_size": settings.data.image_size}
     if "classes" in options:
         options["classes"] = texts(options["classes"])
-    return instantiate(settings.data.target, options, section="data", base=Source)  # type: ignore[type-abstract]
+    source = instantiate(settings.data.target, options, section="data", base=Source)  # type: ignore[type-abstract]
+    if asked := asked_framing(settings):
+        _require_framing(source, asked)
+    return source
+
+
+def asked_framing(settings: Settings) -> dict[str, Any]:
+    """What the user has set of how pictures become the model's input."""
+    asked = {name: getattr(settings.data, name) for name in _FRAMING}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _require_framing(source: Source, asked: Mapping[str, Any]) -> None:
+    if not hasattr(source, "framing"):
+        name = next(iter(asked))
+        raise ConfigError(
+            f"data.{name}: {type(source).__name__} resizes whole images to data.image_size, and "
+            f"does not crop. Leave out data.{name}."
+        )
 
 
 def choose_splits(wanted: list[str], catalog: Catalog) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -155,6 +174,8 @@ def deciding_settings(
     """
     data = settings.data
     options = {k: v for k, v in plain(source).items() if k not in (*_PLACES, *_LIMITS)}
+    if hasattr(source, "framing"):
+        options["framing"] = asked_framing(settings)
     return {
         "data": {
             "source": data.target,

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from artifactgen.data.base import Source
 from artifactgen.engine import Normalization
 from artifactgen.errors import ConfigError
 from artifactgen.models.base import Family
 from artifactgen.models.claims import shown
+from artifactgen.models.loading import LoadedModel
 from artifactgen.models.stated import Stated
+from artifactgen.types import Framing
+from distributed.inputs import asked_framing
 from distributed.settings import Settings
 
 
@@ -49,6 +55,21 @@ def build_normalization(
         stated_in=", ".join(stated_in),
         doubts=tuple(doubts),
     )
+
+
+def prepared(source: Source, settings: Settings, loaded: LoadedModel) -> Source:
+    """The source with the model's input size, and how pictures come to it, if it frames them."""
+    given: Any = source
+    changes: dict[str, Any] = {"image_size": loaded.network.family.image_size}
+    if hasattr(source, "framing"):
+        changes["framing"] = build_framing(settings, loaded.network.family, loaded.stated)
+    framed: Source = replace(given, **changes)
+    return framed
+
+
+def build_framing(settings: Settings, family: Family, stated: Stated) -> Framing:
+    """Asked for with the data, else as the checkpoint states, else the family's, one by one."""
+    return replace(family.framing(), **{**stated.framing, **asked_framing(settings)})
 
 
 def _asked(settings: Settings, name: str) -> tuple[str, tuple[float, ...] | None]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from artifactgen.errors import ConfigError, did_you_mean
-from artifactgen.types import Accelerator, Precision
+from artifactgen.types import Accelerator, CropMode, Interpolation, Precision
 
 Split = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -100,6 +100,9 @@ class DataSettings(_OpenSection):
     batch_size: Annotated[int, Field(gt=0)]
     num_workers: Annotated[int, Field(gt=0)]
     image_size: Size | None = None
+    crop_pct: Annotated[float, Field(gt=0)] | None = None
+    crop_mode: CropMode | None = None
+    interpolation: Interpolation | None = None
     mean: Mean | None = None
     std: Std | None = None
     max_value: Annotated[int, Field(gt=0)] | None = None

@@ -17,6 +17,7 @@ from artifactgen.store.ledger import committed
 from artifactgen.store.lock import part_name
 from artifactgen.types import Part, Receipt, Shard, Task
 from distributed import describe
+from distributed.listings import keep_listings
 from distributed.prepare import Prepared
 from distributed.progress import watch
 from distributed.run import Run
@@ -106,7 +107,7 @@ def _receipts(
     if not tasks:
         return
     try:
-        yield from run.runner.run(ready.job, tasks, workers, assembly)
+        yield from run.runner.run(keep_listings(ready.job), tasks, workers, assembly)
     except UsageError as error:
         raise RunError(str(error)) from error
 

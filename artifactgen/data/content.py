@@ -18,6 +18,9 @@ _BLOCKS_AT_LEAST = 3
 """The first, the middle and the last."""
 _READERS = 16
 
+MOST_SAMPLED = 8192
+"""Files of a data set that are looked at, evenly spaced, where it has more."""
+
 
 def files_digest(paths: Sequence[Path]) -> str:
     """One digest, in hex, of what many files hold, in their order; see `content_digest`.

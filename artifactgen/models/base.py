@@ -9,11 +9,13 @@ To add a family, write a file in this folder and a YAML; see `docs/extending.md`
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from artifactgen.models.claims import Claim
+from artifactgen.types import Framing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,6 +123,13 @@ class Family(ABC):
         """
         return per_channel(IMAGENET_MEAN, self.in_chans), per_channel(IMAGENET_STD, self.in_chans)
 
+    def framing(self) -> Framing:
+        """How pictures of other sizes are brought to the input size.
+
+        Where a family says nothing, the shorter side is resized, and the centre is cut out.
+        """
+        return Framing()
+
     def claims(self, stated: Stated) -> tuple[Claim, ...]:
         """What a checkpoint says of these options, the most important first."""
         where = stated.source.get("image_size", "")
@@ -167,6 +176,12 @@ def head_classes(draft: Network, weights: NamedWeights) -> int:
         return weights.head
     heads = (weights.tensors.get(f"{path}.weight") for path in draft.classifiers)
     return next((len(head) for head in heads if head is not None and head.ndim > 1), 0)
+
+
+def crop_pct_of(side: int, resized: int) -> float:
+    """The share with which a side of a crop comes to that of the resized picture, rounded down."""
+    share = side / resized
+    return share if math.floor(side / share) >= resized else math.nextafter(share, 0)
 
 
 def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

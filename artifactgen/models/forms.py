@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 from artifactgen.models.scopes import Scope
 
@@ -69,6 +69,22 @@ def size(key: str, scope: Scope) -> tuple[int, int] | None:
     if key == "input_size" and scope.of == "model" and len(sides) != len("CHW"):
         return None
     return tuple(sides[-2:]) if len(sides) in (2, 3) and min(sides[-2:]) >= 8 else None
+
+
+def share(key: str, scope: Scope) -> float | None:
+    """A number above 0 and at most 1."""
+    value: Any = scope.values.get(key)
+    return float(value) if _is_number(value) and 0 < value <= 1 else None
+
+
+def choice(of: Any) -> Callable[[str, Scope], str | None]:
+    """One of the texts of a `Literal`."""
+
+    def form(key: str, scope: Scope) -> str | None:
+        value = scope.values.get(key)
+        return value if value in get_args(of) else None
+
+    return form
 
 
 def normalization(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from artifactgen.models.base import Family
 from artifactgen.models.timm import Timm
+from artifactgen.types import Framing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,3 +19,8 @@ class MaeViT(Timm):
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """ImageNet's, where timm's own for a ViT is another."""
         return Family.normalization(self)
+
+    def framing(self) -> Framing:
+        """As the authors evaluate: https://github.com/facebookresearch/mae/blob/main/util/datasets.py."""
+        usual = max(self.input_size()) <= 224
+        return Framing(224 / 256 if usual else 1.0, "center", "bicubic")

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from artifactgen.models.checkpoint import Checkpoint
-from artifactgen.models.forms import class_names, count, normalization, size
+from artifactgen.models.forms import choice, class_names, count, normalization, share, size
 from artifactgen.models.scopes import Scope, read_config, scopes_of
+from artifactgen.types import CropMode, Interpolation
 
 if TYPE_CHECKING:
     from artifactgen.models.base import Family
@@ -31,6 +32,11 @@ _CLASSES = (
     *("id2label", "idx_to_class", "class_to_idx", "label2id"),
 )
 _IMAGE_SIZE = ("img_size", "image_size", "input_size", "resolution")
+_FRAMING: Mapping[str, Callable[[str, Scope], Any]] = {
+    "crop_pct": share,
+    "crop_mode": choice(CropMode),
+    "interpolation": choice(Interpolation),
+}
 _PAIRS = [
     *((f"{of}mean", f"{of}std") for of in ("", "pixel_", "image_", "img_", "norm_", "data_")),
 ]
@@ -56,6 +62,8 @@ class Stated:
     std: tuple[float, ...] | None = None
     image_size: tuple[int, int] | None = None
     """(H, W) in pixels."""
+    framing: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `artifactgen.types.Framing`, of those that are said."""
     architectures: tuple[Said, ...] = ()
     """Every text that could name one, the likeliest first: a family knows its own."""
     options: Mapping[str, Said] = field(default_factory=dict)
@@ -96,11 +104,14 @@ def _stated(meta: Mapping[str, Any], config: Mapping[str, Any]) -> Stated:
     }
     said = {name: found for name, found in sizes.items() if found}
     said |= _mean_and_std(scopes)
+    framing = {name: _first(scopes, (name,), form) for name, form in _FRAMING.items()}
+    framed = {name: found for name, found in framing.items() if found}
     return Stated(
         **{name: found.value for name, found in said.items()},
         architectures=tuple(_architectures(scopes)),
         options=_options(scopes),
-        source={name: found.where for name, found in said.items()},
+        framing={name: found.value for name, found in framed.items()},
+        source={name: found.where for name, found in (said | framed).items()},
     )
 
 

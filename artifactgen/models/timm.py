@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.base import Family, Network, Traits, per_channel
+from artifactgen.types import Framing
 
 if TYPE_CHECKING:
     from artifactgen.models.audit import LoadAudit
@@ -76,6 +77,11 @@ class Timm(Family):
         """What timm states for RGB; its average for another number of channels."""
         cfg = self._pretrained_cfg()
         return per_channel(cfg.mean, self.in_chans), per_channel(cfg.std, self.in_chans)
+
+    def framing(self) -> Framing:
+        """What timm's evaluation does for this model; its border has the mean's colour."""
+        cfg = self._pretrained_cfg()
+        return Framing(cfg.crop_pct, cfg.crop_mode, cfg.interpolation, self.normalization()[0])
 
     def claims(self, stated: Stated) -> tuple[Claim, ...]:
         from artifactgen.models.timm_stated import claims  # only for a checkpoint that states any

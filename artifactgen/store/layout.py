@@ -87,6 +87,10 @@ class Layout:
         """What of the settings was left open, and is decided since, see `calibrated`."""
         return self.state / "calibrated.json"
 
+    def listing(self, split: str) -> Path:
+        """The records of a split and where they lie, of sources that list them."""
+        return self.state / "listings" / f"{safe_name(split)}.arrow"
+
     @property
     def owned(self) -> Path:
         """What the files of the kinds and pages that were made here are called."""

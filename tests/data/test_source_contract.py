@@ -19,14 +19,17 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from artifactgen.data.base import Catalog, Source
 from artifactgen.data.reading import read_range, scan_source
-from artifactgen.types import Failure, Sample
+from artifactgen.types import Failure, Framing, Sample
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 GENERIC = {"_target_", "batch_size", "num_workers", "mean", "std", "max_value"}
 """Keys that the driver takes; all others are the source's fields."""
+FRAMING = {"crop_pct", "crop_mode", "interpolation"}
+"""Keys of the field `framing`, of sources that have it; the driver takes them too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +80,22 @@ def small_hdf5(folder: Path, request: pytest.FixtureRequest) -> Small:
     return Small({"path": str(path)}, "train", 1, damage)
 
 
+def small_image_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, root = np.random.default_rng(0), folder / "pictures"
+    for split, label in (("train", "cat"), ("train", "eel"), ("validation", "eel")):
+        for i, ending in enumerate(("png", "jpg", "tif")):
+            path = root / split / label / f"{label}_{i}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(path)
+    return Small({"root": str(root)}, "train", 1, lambda: _cut(root / "train/cat/cat_1.jpg"))
+
+
 Maker = Callable[[Path, pytest.FixtureRequest], Small]
 MAKERS: dict[str, Maker] = {
     "cmr_acdc": small_cmr_acdc,
     "hdf5": small_hdf5,
+    "image_folder": small_image_folder,
     "phantom": small_phantom,
 }
 
@@ -115,10 +130,17 @@ def source(name: str, small: Small) -> Source:
     plain = {
         key: value
         for key, value in _config(name).items()
-        if key not in GENERIC and not (isinstance(value, str) and ("${" in value or value == "???"))
+        if key not in GENERIC | FRAMING
+        and not (isinstance(value, str) and ("${" in value or value == "???"))
     }
-    built: Source = _class(name)(**{**plain, "image_size": (12, 10), **small.options})
+    framing = {"framing": Framing()} if "framing" in _fields(name) else {}
+    made = {**plain, **framing, "image_size": (12, 10), **small.options}
+    built: Source = _class(name)(**made)
     return built
+
+
+def _fields(name: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(_class(name))}
 
 
 def read_all(source: Source, catalog: Catalog) -> list[Sample | Failure]:
@@ -137,7 +159,9 @@ def as_values(record: Sample | Failure) -> object:
 
 
 def test_the_yaml_has_every_option_of_the_class_with_a_comment(name: str) -> None:
-    options = {field.name for field in dataclasses.fields(_class(name))}
+    options = _fields(name)
+    if "framing" in options:
+        options = (options - {"framing"}) | FRAMING
     assert set(_config(name)) == GENERIC | options
     lines = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     keys = [line for line in lines if re.match(r"\w+:", line) and not line.startswith("_target_")]

@@ -1,0 +1,205 @@
+"""Millions of records as a table on disk: their ids, and whatever finds them.
+
+A listing is a file of Arrow in blocks of some thousand rows, each compressed: ten million rows are
+some hundred megabytes, rows are read from any process, and what a job is pickled with is a path.
+Until the run has a folder, the file lies in memory. https://arrow.apache.org/docs/format/Columnar.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from artifactgen.data.base import MAX_ID_LENGTH
+from artifactgen.errors import DataError
+
+BLOCK_ROWS = 1 << 14
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+_BLOCKS_IN_MEMORY = 16
+ID = "record_id"
+TEXT = pa.binary()
+"""Type of columns of text: names of files may hold bytes that are no UTF-8, which `os.fsdecode`
+makes surrogates of, and Arrow's strings cannot hold those."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """The records of a split, in order; see `artifactgen.data.base.SplitIndex`."""
+
+    rows: int
+    path: str | None = None
+    """The file; None while it is only in memory."""
+    content: bytes = field(default=b"", repr=False)
+    """The file, while it is only in memory."""
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def record_ids(self, start: int, stop: int) -> list[str]:
+        slices = self._slices(start, stop)
+        return [_decoded(name) for block in slices for name in block.column(ID).to_pylist()]
+
+    def read(self, start: int, stop: int) -> list[dict[str, Any]]:
+        """Rows `start` to `stop`, each by the names of its columns.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        rows = (row for block in self._slices(start, stop) for row in block.to_pylist())
+        return [{name: _decoded(value) for name, value in row.items()} for row in rows]
+
+    def blocks(self) -> Iterator[Any]:
+        """All rows in blocks (`pyarrow.RecordBatch`), few of them in memory."""
+        return (self._block(index) for index in range(-(-self.rows // BLOCK_ROWS)))
+
+    def kept_at(self, path: Path) -> Listing:
+        """The same listing, whose file is `path`: it is light to pickle."""
+        return Listing(self.rows, str(path.absolute()))
+
+    def _slices(self, start: int, stop: int) -> Iterator[Any]:
+        stop = min(stop, self.rows)
+        while start < stop:
+            index, offset = divmod(start, BLOCK_ROWS)
+            length = min(BLOCK_ROWS - offset, stop - start)
+            yield self._block(index).slice(offset, length)
+            start += length
+
+    def _block(self, index: int) -> Any:
+        return _block_of_file(self.path, index) if self.path else _block_of(self, index)
+
+
+@lru_cache(_BLOCKS_IN_MEMORY)
+def _block_of_file(path: str, index: int) -> Any:
+    with pa.memory_map(path) as file:
+        return pa.ipc.open_file(file).get_batch(index)
+
+
+@lru_cache(_BLOCKS_IN_MEMORY)
+def _block_of(listing: Listing, index: int) -> Any:
+    return pa.ipc.open_file(pa.BufferReader(listing.content)).get_batch(index)
+
+
+class ListingWriter:
+    """Writes a listing row after row; its memory is that of a block and of the compressed rest."""
+
+    def __init__(self, columns: Mapping[str, pa.DataType]) -> None:
+        """Begin.
+
+        Args:
+            columns: names and types of what finds a record, beside its id; of text, `TEXT`.
+        """
+        self.schema = pa.schema({ID: TEXT, **columns})
+        self.hashes = array("q")
+        """Eight bytes for each id, see `repeated_ids`."""
+        self._rows: list[tuple[Any, ...]] = []
+        self._sink = pa.BufferOutputStream()
+        self._file = pa.ipc.new_file(self._sink, self.schema, options=_OPTIONS)
+        self._written = 0
+
+    def __len__(self) -> int:
+        return self._written + len(self._rows)
+
+    def add(self, record_id: str, *values: Any) -> None:
+        """Add a record, its values in the order of the columns.
+
+        Raises:
+            DataError: the id is too long.
+        """
+        if len(record_id) > MAX_ID_LENGTH:
+            raise DataError(
+                f"The id {record_id[:40]}… has {len(record_id):,} characters; "
+                f"at most {MAX_ID_LENGTH:,}."
+            )
+        self.hashes.append(hash(_normal(record_id)))
+        self._rows.append((record_id, *values))
+        if len(self._rows) == BLOCK_ROWS:
+            self._flush()
+
+    def finish(self) -> Listing:
+        """The listing of what was added."""
+        if self._rows:
+            self._flush()
+        self._file.close()
+        return Listing(self._written, content=self._sink.getvalue().to_pybytes())
+
+    def _flush(self) -> None:
+        columns = zip(*self._rows, strict=True)
+        arrays = [
+            pa.array(map(_encoded, values), kind.type)
+            for values, kind in zip(columns, self.schema, strict=True)
+        ]
+        self._file.write_batch(pa.record_batch(arrays, schema=self.schema))
+        self._written += len(self._rows)
+        self._rows.clear()
+
+
+def repeated_ids(
+    listings: Iterable[Listing], hashes: Sequence[array[int]], *, most: int = 5
+) -> list[str]:
+    """Ids that occur more than once over several listings, the first few; usually none.
+
+    Two that look the same are the same, whichever way their accents are coded.
+
+    Args:
+        listings: of all splits.
+        hashes: those of their writers.
+        most: how many to name.
+    """
+    every = np.concatenate([np.frombuffer(found, np.int64) for found in hashes])
+    every.sort()
+    suspects = set(every[1:][every[1:] == every[:-1]].tolist())
+    if not suspects:
+        return []
+    counts: Counter[str] = Counter()
+    for block in (block for listing in listings for block in listing.blocks()):
+        names = (_normal(_decoded(name)) for name in block.column(ID).to_pylist())
+        counts.update(name for name in names if hash(name) in suspects)
+    return [name for name, count in counts.items() if count > 1][:most]
+
+
+def evenly(listings: Mapping[str, Listing], most: int) -> list[dict[str, Any]]:
+    """At most so many rows, evenly spaced over all listings, those of each in their order."""
+    total = sum(map(len, listings.values()))
+    places = (((2 * i + 1) * total) // (2 * min(most, total)) for i in range(min(most, total)))
+    wanted, first = deque(places), 0
+    found: list[dict[str, Any]] = []
+    for listing in listings.values():
+        while wanted and wanted[0] < first + len(listing):
+            row = wanted.popleft() - first
+            found += listing.read(row, row + 1)
+        first += len(listing)
+    return found
+
+
+def digest_of(listings: Mapping[str, Listing]) -> str:
+    """What distinguishes listings: the splits, and all that is in their rows; in hex."""
+    digest = hashlib.sha256()
+    for split, listing in sorted(listings.items()):
+        digest.update(f"{split}\0{len(listing)}\0".encode())
+        for block in listing.blocks():
+            for column in block.columns:
+                for buffer in column.buffers():
+                    digest.update(b"\0" if buffer is None else buffer)
+    return digest.hexdigest()
+
+
+def _encoded(value: Any) -> Any:
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

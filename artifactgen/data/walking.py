@@ -1,0 +1,58 @@
+"""The files below a folder, in the order of their names; no pipe is waited for, no loop endless."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from artifactgen.data.base import is_of_the_file
+from artifactgen.errors import DataError
+
+
+def files_below(folder: Path, *, endings: tuple[str, ...]) -> Iterator[str]:
+    """Paths of files relative to a folder, with `/`, sorted folder by folder.
+
+    Hidden files and folders are left out, and whatever is no regular file, such as a pipe or a
+    folder with the name of a picture's. Links are followed, but not into what they lie in.
+
+    Args:
+        folder: where to look.
+        endings: of the names that are looked for, in lower case.
+
+    Raises:
+        DataError: a folder that cannot be read: what is in it would be missing without a word.
+    """
+    yield from _walk(str(folder), "", endings, frozenset())
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder that are not hidden, sorted."""
+    return [entry.name for entry in _entries(str(folder)) if entry.is_dir()]
+
+
+def _walk(
+    folder: str, below: str, endings: tuple[str, ...], ancestors: frozenset[tuple[int, int]]
+) -> Iterator[str]:
+    stat = os.stat(folder)  # noqa: PTH116  # a million paths are quicker as text
+    if (here := (stat.st_dev, stat.st_ino)) in ancestors:
+        return
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _walk(entry.path, f"{below}{entry.name}/", endings, ancestors | {here})
+        elif entry.name.lower().endswith(endings) and entry.is_file():
+            yield below + entry.name
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        if is_of_the_file(error):
+            raise DataError(
+                f"{folder}: cannot be listed ({error.strerror}). Give the right to read it, or "
+                "take it out of the data set."
+            ) from error
+        raise
+    return sorted(found, key=lambda entry: os.fsencode(entry.name))

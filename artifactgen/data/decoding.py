@@ -20,6 +20,8 @@ EXIF orientation          left as stored, as timm and torchvision do, or applied
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -30,8 +32,11 @@ from PIL import ImageOps, UnidentifiedImageError
 from artifactgen.data.image import require_pixels
 from artifactgen.errors import RecordError
 
+# Of the whole process. `data.max_pixels` stands for the one; and what is wrong with a picture is
+# an error, or nothing: that its EXIF is odd is no line for the terminal.
 Pillow.MAX_IMAGE_PIXELS = None
-"""`data.max_pixels` stands for it, of each run its own; Pillow's would warn on the terminal."""
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 Mode = Literal["RGB", "L"]
 """Of pictures of 8 bits: colours, or grey (ITU-R 601)."""

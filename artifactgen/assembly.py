@@ -15,6 +15,7 @@ from artifactgen.device import resolve_device
 from artifactgen.engine import Engine, is_convolutional
 from artifactgen.errors import UnsupportedError
 from artifactgen.introspect.compiling import compile_parts
+from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
@@ -82,7 +83,8 @@ def make_engine(job: Job, assembly: Assembly) -> Engine:
         channels_last=convolutional,
     )
     if job.compiled:
-        compile_parts(module, engine.taps)
+        hooked = Taps(inputs=assembly.subject.network.hooked)
+        compile_parts(module, Taps.union((engine.taps, hooked)))
     return engine
 
 

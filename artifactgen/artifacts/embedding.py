@@ -69,10 +69,11 @@ class BoundEmbedding(BoundArtifact):
 
 def _pool(pooling: Pooling, features: Any, subject: Subject) -> Tensor:
     """Features as one vector, (B, D), or for `none` as a map, (B, D, h, w)."""
-    if not isinstance(features, Tensor):
+    features = subject.network.positions(features)
+    if not isinstance(features, Tensor) or features.ndim < 3:
         raise ConfigError(
-            f"pooling={pooling}: {type(subject.model).__name__} has features of "
-            "several branches. Use pooling=auto."
+            f"pooling={pooling}: {type(subject.model).__name__} has features of several branches, "
+            "or none of positions. Use pooling=auto."
         )
     class_token_BD = features[:, 0]
     if pooling == "cls":

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.base import Traits
+from artifactgen.models.shape import aspect_grid, has_form
 
 
 def require_layer(model: nn.Module, path: str, *, option: str) -> None:
@@ -82,16 +83,8 @@ def map_grid(traits: Traits, shape: tuple[int, ...], image_size: tuple[int, int]
     orders = [Grid(second, third), Grid(first, second, channels_last=True)]
     if traits.channels_last:
         orders.reverse()
-    formed = [grid for grid in orders if _has_form(grid.size, image_size)]
+    formed = [grid for grid in orders if has_form(grid.size, image_size)]
     return next(iter(formed), None)
-
-
-def _has_form(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
-    """Whether both sides were reduced alike, give or take one at each border of each reduction."""
-    (height, width), (image_height, image_width) = grid, image_size
-    if min(height, width) < 1 or height > image_height or width > image_width:
-        return False
-    return abs(height - width * image_height / image_width) < max(2.0, 0.1 * height)
 
 
 def tokens_grid(traits: Traits, tokens: int, *, image_size: tuple[int, int]) -> Grid | None:
@@ -127,9 +120,4 @@ def patch_grid(
         return units if units[0] * units[1] == patches else None
     if own is not None and own[0] * own[1] == patches:
         return own
-    if patches < 1:
-        return None
-    image_height, image_width = image_size
-    height = round((patches * image_height / image_width) ** 0.5)
-    width = round((patches * image_width / image_height) ** 0.5)
-    return (height, width) if height * width == patches else None
+    return aspect_grid(patches, image_size)

@@ -113,7 +113,7 @@ def audit_load(
         weights: the checkpoint under the model's names.
         container: key of the file under which the weights lie.
         classifiers: module paths of the model's classifier(s).
-        beside: top-level modules of which the checkpoint may hold more than the model.
+        beside: parts of which the checkpoint may hold more than the model.
     """
     own = model.state_dict()
     expected = {k: v for k, v in own.items() if not k.endswith(OPTIONAL_BUFFERS)}
@@ -124,7 +124,7 @@ def audit_load(
     surplus = tuple(
         name
         for name in extra
-        if name.partition(".")[0] not in beside and _is_surplus(name, weights.tensors[name], model)
+        if not within(f"{name}.", beside) and _is_surplus(name, weights.tensors[name], model)
     )
     ignored = (weights.prefix + name for name in extra if name not in surplus)
     return LoadAudit(

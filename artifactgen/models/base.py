@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from artifactgen.models.claims import Claim
 from artifactgen.types import Framing
@@ -64,6 +65,9 @@ class Network(ABC):
     classifiers: tuple[str, ...] = ()
     """Module paths where classifiers of this architecture are, built or not. Of several, as in a
     distilled ViT, the first; with one that is a linear layer, GradCAM may have a closed form."""
+    layouts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By what they are called, other names under which checkpoints keep the weights: theirs to the
+    model's own."""
 
     @abstractmethod
     def forward(self, x_BCHW: Tensor, *, classify: bool) -> tuple[Any, Tensor | None]:
@@ -82,10 +86,22 @@ class Network(ABC):
     def embed(self, features: Any) -> Tensor:
         """What the classifier is fed with, (B, D), from the features of `forward`."""
 
+    def positions(self, features: Any) -> Tensor | None:
+        """Features of each position, to be pooled in another way; None where there are none."""
+        return features if not isinstance(features, tuple | list) else None
+
+    @property
+    def hooked(self) -> tuple[str, ...]:
+        """Module paths that `forward` itself hooks into: they are not compiled."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family(ABC):
     """Options of a model: which architecture to build. None is for the checkpoint to decide."""
+
+    looks_inside: ClassVar[bool] = False
+    """Whether `build` runs the network, so that its weights have to be numbers."""
 
     num_classes: int | None = None
     """Size of the classifier: None = that of the checkpoint's head, 0 = no head."""
@@ -159,7 +175,7 @@ class Family(ABC):
         return replace(self, num_classes=classes)
 
     def beside_encoder(self, network: Network) -> frozenset[str]:
-        """Top-level modules of which a checkpoint may hold more than the model without harm.
+        """Paths of parts of which a checkpoint may hold more than the model without harm.
 
         Heads of a pre-training have a classifier's name.
         """

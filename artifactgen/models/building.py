@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
@@ -42,10 +43,10 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 
 def built(family: Family) -> Network:
-    """The network of a family, its parameters as they were allocated.
+    """The network of a family, its parameters as they were allocated, if it needs no others.
 
     Raises:
         ConfigError: the model does not exist, or does not take one of the options.
     """
-    with _WithoutInitialisation():
+    with nullcontext() if family.looks_inside else _WithoutInitialisation():
         return family.build()

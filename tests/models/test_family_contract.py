@@ -20,6 +20,7 @@ from artifactgen.introspect.taps import Taps
 from artifactgen.models.base import Family, Network, Traits
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.file import identify
+from artifactgen.models.hooked import logits_of
 from artifactgen.models.loading import load_model
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
@@ -28,6 +29,7 @@ SIZE = (64, 64)
 SMALL = {
     "timm": {"backbone": "test_vit"},
     "mae_vit": {"backbone": "test_vit", "global_pool": "avg"},
+    "module": {"target": "helpers.networks.Convolutions"},
 }
 """What makes a default model small, where it is not."""
 
@@ -86,7 +88,7 @@ def test_the_halves_of_a_pass(network: Network, x_BCHW: torch.Tensor) -> None:
     with torch.inference_mode():
         features, logits_BK = network.forward(x_BCHW, classify=True)
         embedding_BD = network.embed(features)
-        expected = network.module(x_BCHW)
+        expected = logits_of(network.module(x_BCHW))
         _, without = network.forward(x_BCHW, classify=False)
     assert without is None
     assert logits_BK is not None

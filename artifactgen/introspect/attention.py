@@ -117,7 +117,9 @@ def _fused(
     enable_gqa: bool = False,
 ) -> AttentionCall:
     """The arguments of torch's function, by the names that it has."""
-    assert not is_causal, "images have no order"
+    if is_causal:
+        shape = query.shape[-2], key.shape[-2]
+        attn_mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril()
     return AttentionCall(
         query=query.detach(),
         key=key.detach(),
@@ -179,10 +181,30 @@ class Interceptor(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if self._in_float32:
             args, kwargs = tree_map_only(Tensor, _to_float32, (args, kwargs))
+        if self._listening and func is functional.multi_head_attention_forward:
+            return self._of_torch_layer(args, kwargs)
         result = func(*args, **kwargs)
         if self._listening and (call := attention_call(func, args, kwargs, result)):
             self._listening[-1].append(call)
         return result
+
+    def _of_torch_layer(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `nn.MultiheadAttention` calls: a whole layer in one function of torch's own.
+
+        What it calls in turn is not seen from here, so it is asked for its weights.
+        """
+        wanted, averaged = (
+            kwargs.get(name, True) for name in ("need_weights", "average_attn_weights")
+        )
+        asked = {**kwargs, "need_weights": True, "average_attn_weights": False}
+        output, weights = functional.multi_head_attention_forward(*args, **asked)
+        assert weights is not None
+        self._listening[-1].append(AttentionCall(softmax=weights.detach()))
+        if not wanted:
+            return output, None
+        return output, weights.mean(-3) if averaged else weights
 
 
 def _to_float32(tensor: Tensor) -> Tensor:

@@ -28,6 +28,10 @@ class Probe:
     """Module path to the output, where that is one tensor; on no device and without values."""
     attention: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
     """Module path to the shapes (…, M, N) of the weights that the module itself computes."""
+    finished: list[str] = field(default_factory=list)
+    """Module path of each call that gave one tensor, in the order in which they ended."""
+    began: dict[str, int] = field(default_factory=dict)
+    """Module path to how many of these had ended when it was called first."""
     features: Any = None
     """What the family calls so, see `Network.forward`."""
     pre_logits_BD: Tensor | None = None
@@ -68,12 +72,14 @@ def _watch(
     seen: Probe, interceptor: Interceptor, path: str
 ) -> tuple[Callable[..., None], Callable[..., None]]:
     def before(_module: nn.Module, _args: object) -> None:
+        seen.began.setdefault(path, len(seen.finished))
         interceptor.listen()
 
     def after(_module: nn.Module, _args: object, output: Any) -> None:
         if calls := interceptor.heard():
             seen.attention.setdefault(path, []).extend(call.shape for call in calls)
         if isinstance(output, Tensor) and path:
+            seen.finished.append(path)
             seen.outputs.pop(path, None)  # of several calls, the place of the last
             seen.outputs[path] = torch.empty_like(output, device="meta")
 

@@ -81,7 +81,9 @@ class Module(HookedFamily):
         for name in kwargs:
             if not self._takes(name):
                 hint = did_you_mean(name, self._parameters())
-                raise ConfigError(f"model.kwargs.{name}: {self.name} takes no such argument. {hint}")
+                raise ConfigError(
+                    f"model.kwargs.{name}: {self.name} takes no such argument. {hint}"
+                )
         made = attempt(lambda: _made({"_target_": self.target, **kwargs}), self._refuse)
         if not isinstance(made, nn.Module):
             kind = type(made).__name__

@@ -150,7 +150,11 @@ def _classifiers(run: _Run, logits_BK: Tensor) -> tuple[str, ...]:
     weighed = [step for step in run.steps if any(_own_parameters(run.layer(step.path)))]
     last = weighed[-1] if weighed else None
     gives = last is not None and last.output is not None
-    return (last.path,) if last and gives and _outputs(run.layer(last.path)) == logits_BK.shape[-1] else ()
+    return (
+        (last.path,)
+        if last and gives and _outputs(run.layer(last.path)) == logits_BK.shape[-1]
+        else ()
+    )
 
 
 def _is_same(output: Tensor | None, logits_BK: Tensor) -> bool:

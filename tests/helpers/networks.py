@@ -14,7 +14,9 @@ class Convolutions(nn.Module):
     def __init__(self, num_classes: int = 4, width: int = 16) -> None:
         super().__init__()
         self.image_size = 64
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(True)
+        )
         self.body = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU(inplace=True))
         self.out = nn.Linear(2 * width, num_classes)
 

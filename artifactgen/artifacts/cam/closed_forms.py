@@ -53,12 +53,20 @@ class Pooled(ClosedForm):
     def applies(self, forward_pass: Pass) -> bool:
         """Whether the layer's output is what the head of the model is given."""
         output, features = forward_pass.outputs[self.layer], forward_pass.features
-        if not isinstance(features, Tensor) or output.shape != features.shape:
-            return False
         if self.grid(forward_pass).prefix_tokens:
             return False
-        classified = _classifies_pre_logits(self.subject.network, forward_pass)
-        return classified and torch.equal(output, features)
+        if not _classifies_pre_logits(self.subject.network, forward_pass):
+            return False
+        if not isinstance(features, Tensor):
+            return self._is_mean(forward_pass)
+        return output.shape == features.shape and torch.equal(output, features)
+
+    def _is_mean(self, forward_pass: Pass) -> bool:
+        """Whether the classifier is given the average over positions, and nothing in between."""
+        pooled_BC = self.activation(forward_pass).mean((2, 3))
+        pre_logits_BD = forward_pass.pre_logits_BD.flatten(1).float()
+        same = pooled_BC.shape == pre_logits_BD.shape
+        return same and torch.allclose(pooled_BC, pre_logits_BD, rtol=1e-4, atol=1e-5)
 
     def signed_cams(self, forward_pass: Pass, classes: Tensor) -> Tensor:
         output, grid = forward_pass.outputs[self.layer], self.grid(forward_pass)
@@ -66,10 +74,13 @@ class Pooled(ClosedForm):
         pooled_BC = activation_BChw.mean((2, 3))
         rows = _rows(self.subject.network, classes)
         # A linear head has one gradient for all images.
-        pre_logits_BD, source_BC = self._head(pooled_BC[:1], grid, like=output)
-        if len(rows.start_BRD) > 1 or not _is_linear(pre_logits_BD):
-            pre_logits_BD, source_BC = self._head(pooled_BC, grid, like=output)
-        gradients = _gradients(pre_logits_BD, source_BC, rows.start_BRD)
+        if isinstance(forward_pass.features, Tensor):
+            pre_logits_BD, source_BC = self._head(pooled_BC[:1], grid, like=output)
+            if len(rows.start_BRD) > 1 or not _is_linear(pre_logits_BD):
+                pre_logits_BD, source_BC = self._head(pooled_BC, grid, like=output)
+            gradients = _gradients(pre_logits_BD, source_BC, rows.start_BRD)
+        else:
+            gradients = iter([rows.start_BRD])  # the classifier's input is the pooled vector
         positions = grid.height * grid.width
         parts = [weighed(weights_BRC / positions, activation_BChw) for weights_BRC in gradients]
         return rows.of_classes(torch.cat(parts, 1))

@@ -77,6 +77,27 @@ def _usual(subject: Subject) -> Iterator[str]:
             break
     if traits.last_stage:
         yield traits.last_stage
+    yield from _norms_before_attention(subject)
+
+
+def _norms_before_attention(subject: Subject) -> Iterator[str]:
+    """Norms that had ended when the last attention over positions began, the last one first.
+
+    For what has other names than timm's. A pooling by attention has no norm in front of it whose
+    patches lie over the image and reach a score, or the same one as the last block behind it.
+    """
+    seen = subject.probe
+    for path in reversed(seen.attention):
+        before = seen.finished[: seen.began.get(path, 0)]
+        norms = (p for p in reversed(before) if _is_norm(subject.model.get_submodule(p)))
+        found = next((p for p in norms if _has_grid(subject, p)), None)
+        if found is not None:
+            yield found
+            return
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    return "norm" in type(layer).__name__.lower()
 
 
 def _has_grid(subject: Subject, path: str) -> bool:

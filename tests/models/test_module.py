@@ -1,0 +1,122 @@
+"""Networks of a user's own: what is found of them, and that all of it is exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.exactness import (
+    channels_first,
+    embeddings,
+    images,
+    require_same_cam,
+    roughen,
+    shown_attention,
+    tokens,
+)
+
+from artifactgen.errors import ConfigError
+from artifactgen.models.hooked import HookedNetwork
+from artifactgen.models.module import Module
+
+
+def build(name: str, **options: Any) -> HookedNetwork:
+    torch.manual_seed(0)
+    network = Module(target=f"helpers.networks.{name}", num_classes=4, **options).build()
+    roughen(network.module)
+    return network
+
+
+def convolutions() -> HookedNetwork:
+    return build("Convolutions", image_size=(64, 64))
+
+
+def transformer() -> HookedNetwork:
+    return build("Tokens", kwargs={"classes": 4}, image_size=(64, 64))
+
+
+def test_a_cnn_is_known_by_one_image() -> None:
+    network = convolutions()
+    assert network.classifiers == ("out",)
+    assert network.traits.last_stage == "body"
+    assert network.positions_at == "body"
+    assert network.traits.prefix_tokens is None
+
+
+def test_a_transformer_is_known_by_one_image() -> None:
+    network = transformer()
+    traits = network.traits
+    assert network.classifiers == ("decision",)
+    assert (traits.prefix_tokens, traits.patch_grid) == (3, (4, 4))
+    assert traits.has_class_token
+    assert not traits.pools_patches
+
+
+def test_embeddings_are_what_arrives_at_the_classifier() -> None:
+    network = convolutions()
+    model: Any = network.module
+    x_BCHW = images((64, 64))
+    with torch.no_grad():
+        expected = model.body(model.stem(x_BCHW)).mean((2, 3))
+    found, logits_BK = embeddings(network)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert logits_BK is not None
+    torch.testing.assert_close(logits_BK, model.out(expected), rtol=0, atol=1e-6)
+
+
+def test_gradcam_equals_pytorch_grad_cam() -> None:
+    cnn = require_same_cam(convolutions(), channels_first)
+    assert (cnn.layer, cnn.resolved()["route"]) == ("body", "pooled")
+    vit = require_same_cam(transformer(), tokens((4, 4), 3))
+    assert (vit.layer, vit.resolved()["route"]) == ("stack.1.before", "tail")
+
+
+def test_attention_of_torchs_own_layer() -> None:
+    network = transformer()
+    bound, found = shown_attention(network, (0, 1))
+    assert [site.path for site in bound.sites] == ["stack.0.mixing", "stack.1.mixing"]
+    assert bound.query == "class token"
+    model: Any = network.module
+    kept: list[torch.Tensor] = []
+    for block in model.stack:
+        block.before.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    with torch.no_grad():
+        model(images((64, 64)))
+    for index, y in enumerate(kept):
+        _, weights = model.stack[index].mixing(y, y, y, average_attn_weights=False)
+        expected = weights[:, :, 0, 3:].unflatten(-1, (4, 4)).detach().numpy()
+        np.testing.assert_allclose(found[:, index], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "Net"}, "name the module as well"),
+        ({"target": "nowhere.Net"}, "cannot be imported.*No module named 'nowhere'"),
+        (
+            {"target": "helpers.networks.Convolution"},
+            "no class Convolution. Did you mean Convolutions",
+        ),
+        ({"target": "helpers.networks.Any"}, "Any.*cannot be made|gives a"),
+        (
+            {"target": "helpers.networks.Tokens"},
+            "missing 1 required positional argument: 'classes'",
+        ),
+        ({"kwargs": {"num_clases": 3}}, r"model\.kwargs\.num_clases.*Did you mean num_classes"),
+        ({"kwargs": {"width": "wide"}}, "cannot be made with .*width: wide"),
+        ({"classifier": "head"}, "model.classifier=head: Convolutions has no such module.*out"),
+        ({"in_chans": 1}, "Its first convolution takes 3: set model.in_chans"),
+    ],
+)
+def test_what_does_not_fit_is_said(options: dict[str, Any], message: str) -> None:
+    family = Module(**{"target": "helpers.networks.Convolutions", **options})
+    with pytest.raises(ConfigError, match=rf"(?s){message}"):
+        family.build()
+
+
+def test_the_size_of_images_is_asked_for_where_the_network_does_not_say_it() -> None:
+    assert Module(target="helpers.networks.Convolutions").input_size() == (64, 64)
+    with pytest.raises(ConfigError, match=r"data\.image_size is not set.*Tokens does not say"):
+        Module(target="helpers.networks.Tokens", kwargs={"classes": 2}).input_size()

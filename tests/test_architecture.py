@@ -75,6 +75,9 @@ ONLY_IN = {
         "artifactgen/models/recognise.py",
         "artifactgen/artifacts/cam/closed_forms.py",
     },
+    # Each one family of models.
+    "torchvision": {"artifactgen/models/torchvision.py"},
+    "transformers": {"artifactgen/models/transformers_names.py"},
     # The methods beside GradCAM; imported where one is asked for, if installed.
     "pytorch_grad_cam": {"artifactgen/artifacts/cam/methods.py"},
 }

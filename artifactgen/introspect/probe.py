@@ -32,6 +32,8 @@ class Probe:
     """Module path of each call that gave one tensor, in the order in which they ended."""
     began: dict[str, int] = field(default_factory=dict)
     """Module path to how many of these had ended when it was called first."""
+    entered: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Module path to the shape of what it is given first, where that is a tensor."""
     features: Any = None
     """What the family calls so, see `Network.forward`."""
     pre_logits_BD: Tensor | None = None
@@ -71,7 +73,9 @@ def _computing_module(model: nn.Module, path: str) -> str:
 def _watch(
     seen: Probe, interceptor: Interceptor, path: str
 ) -> tuple[Callable[..., None], Callable[..., None]]:
-    def before(_module: nn.Module, _args: object) -> None:
+    def before(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            seen.entered.setdefault(path, tuple(args[0].shape))
         seen.began.setdefault(path, len(seen.finished))
         interceptor.listen()
 

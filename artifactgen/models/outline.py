@@ -147,14 +147,11 @@ def _classifiers(run: _Run, logits_BK: Tensor) -> tuple[str, ...]:
     alike = [step for step in of_size if step.shape == logits_BK.shape]
     if len(alike) > 1 and torch.allclose(_mean(alike), logits_BK, rtol=1e-4, atol=1e-6):
         return tuple(step.path for step in alike)
-    weighed = [step for step in run.steps if any(_own_parameters(run.layer(step.path)))]
-    last = weighed[-1] if weighed else None
-    gives = last is not None and last.output is not None
-    return (
-        (last.path,)
-        if last and gives and _outputs(run.layer(last.path)) == logits_BK.shape[-1]
-        else ()
-    )
+    weighed = [step for step in run.steps if _has_weights(run.layer(step.path))]
+    for step in weighed[-1:]:
+        if step.output is not None and _outputs(run.layer(step.path)) == logits_BK.shape[-1]:
+            return (step.path,)
+    return ()
 
 
 def _is_same(output: Tensor | None, logits_BK: Tensor) -> bool:
@@ -167,8 +164,8 @@ def _mean(steps: Sequence[_Step]) -> Tensor:
     return torch.stack([step.output for step in steps if step.output is not None]).mean(0)
 
 
-def _own_parameters(layer: nn.Module) -> Any:
-    return layer.parameters(recurse=False)
+def _has_weights(layer: nn.Module) -> bool:
+    return any(True for _ in layer.parameters(recurse=False))
 
 
 def _outputs(layer: nn.Module) -> int:
@@ -275,7 +272,9 @@ def keep_input(module: nn.Module, path: str, kept: dict[str, Tensor]) -> Any:
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        kept.update({path: tensor for tensor in [next(tensors, None)] if tensor is not None})
+        tensor = next(tensors, None)
+        if tensor is not None:
+            kept[path] = tensor
 
     return module.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
 

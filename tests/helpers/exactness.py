@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from artifactgen.artifacts.attention import AttentionMaps, BoundAttention
 from artifactgen.artifacts.base import Artifact, BoundArtifact, Subject
@@ -79,19 +79,42 @@ def calibrated(subject: Subject, artifact: Artifact, x_BCHW: Tensor) -> BoundArt
 
 
 def require_same_cam(
-    network: Network, reshape: Reshape, *, layer: str = "auto", classes: Sequence[int] = (0, 2)
+    network: Network,
+    reshape: Reshape,
+    *,
+    layer: str = "auto",
+    classes: Sequence[int] = (0, 1, 2, 3),
 ) -> BoundGradCAM:
     """GradCAM on the layer that is found equals that of pytorch-grad-cam on it."""
     subject, x_BCHW = subject_of(network), images(network.family.input_size())
-    bound = calibrated(subject, GradCAM(layer=layer, target_classes=list(classes)), x_BCHW)
+    bound = calibrated(subject, GradCAM(target_classes=list(classes)), x_BCHW)
     assert isinstance(bound, BoundGradCAM)
     arrays = bound.compute(passed(subject, x_BCHW, bound.taps))
     found = scale_cam(arrays["gradcam"].numpy(), subject.image_size)
     whole = Logits(network)
     expected = pytorch_grad_cam(whole, f"module.{bound.layer}", x_BCHW, classes, reshape=reshape)
-    assert (expected.max((-2, -1)) > 0.5).mean() > 0.5, "empty maps would agree about nothing"
+    assert (expected.max((-2, -1)) > 0.5).mean() > 0.3, "empty maps would agree about nothing"
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     return bound
+
+
+def windowed_mean(weights: Tensor, side: int, window: int, shift: int) -> Tensor:
+    """What each position of a square map receives, on the average of all queries, (B, A, h, w).
+
+    Of a softmax (B · windows, A, M, M) of a Swin that pads its map, rolls it, and cuts it.
+    """
+    more = -side % window
+    numbers = functional.pad(torch.arange(1, side * side + 1).view(side, side), (0, more, 0, more))
+    cells = (side + more) // window
+    numbers = numbers.roll((-shift, -shift), (0, 1)).view(cells, window, cells, window)
+    slots_WN = numbers.permute(0, 2, 1, 3).reshape(cells * cells, -1) - 1
+    images_BWAMN = weights.unflatten(0, (-1, len(slots_WN)))
+    found = torch.zeros(*images_BWAMN.shape[::2][:2], side * side)
+    for index, slots_N in enumerate(slots_WN):
+        real = slots_N >= 0
+        received = images_BWAMN[:, index][:, :, real][..., real].sum(2)
+        found[..., slots_N[real]] = received
+    return found.unflatten(-1, (side, side)) / side**2
 
 
 class Logits(nn.Module):
@@ -123,7 +146,3 @@ def embeddings(network: Network) -> tuple[Tensor, Tensor | None]:
     subject, x_BCHW = subject_of(network), images(network.family.input_size())
     found = passed(subject, x_BCHW, Taps())
     return found.pre_logits_BD, found.logits_BK
-
-
-def with_classes(family: Any, classes: int) -> Any:
-    return replace(family, num_classes=classes)

@@ -30,6 +30,7 @@ SMALL = {
     "timm": {"backbone": "test_vit"},
     "mae_vit": {"backbone": "test_vit", "global_pool": "avg"},
     "module": {"target": "helpers.networks.Convolutions"},
+    "torchvision": {"backbone": "resnet18"},
 }
 """What makes a default model small, where it is not."""
 

@@ -97,12 +97,12 @@ def test_attention_of_torchs_own_layer() -> None:
         ({"target": "nowhere.Net"}, "cannot be imported.*No module named 'nowhere'"),
         (
             {"target": "helpers.networks.Convolution"},
-            "no class Convolution. Did you mean Convolutions",
+            "no class Convolution. Did you mean",
         ),
         ({"target": "helpers.networks.Any"}, "Any.*cannot be made|gives a"),
         (
             {"target": "helpers.networks.Tokens"},
-            "missing 1 required positional argument: 'classes'",
+            "required positional argument: 'classes'",
         ),
         ({"kwargs": {"num_clases": 3}}, r"model\.kwargs\.num_clases.*Did you mean num_classes"),
         ({"kwargs": {"width": "wide"}}, "cannot be made with .*width: wide"),

@@ -77,7 +77,10 @@ ONLY_IN = {
     },
     # Each one family of models.
     "torchvision": {"artifactgen/models/torchvision.py"},
-    "transformers": {"artifactgen/models/transformers_names.py"},
+    "transformers": {
+        "artifactgen/models/huggingface.py",
+        "artifactgen/models/transformers_nets.py",
+    },
     # The methods beside GradCAM; imported where one is asked for, if installed.
     "pytorch_grad_cam": {"artifactgen/artifacts/cam/methods.py"},
 }

@@ -181,6 +181,14 @@ class Family(ABC):
         """
         return frozenset(path.partition(".")[0] for path in network.classifiers)
 
+    def own_head(self) -> str:
+        """What its classifier is made of, where that is nothing of the checkpoint; else empty."""
+        return ""
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the outputs of such a classifier; empty where it has none."""
+        return ()
+
     def hint(self, audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> str:
         """What to change about a checkpoint that does not fit; always says something."""
         return f"Set the options of the model to those that {self.name} was trained with."

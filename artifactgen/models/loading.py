@@ -62,7 +62,17 @@ def load_model(family: Family, checkpoint: Checkpoint, *, stated: Stated = _NOTH
     has_head = audit.head == "loaded"
     if stated.classes and len(stated.classes) != match.outputs:
         stated = replace(stated, classes=())
+    if own_head := network.family.own_head():
+        return _with_own_head(LoadedModel(network, audit, True, stated, warnings), own_head)
     return LoadedModel(network, audit, has_head, stated, warnings)
+
+
+def _with_own_head(loaded: LoadedModel, made_of: str) -> LoadedModel:
+    """The model with a classifier that is nothing of its checkpoint, and its names of classes."""
+    audit, names = replace(loaded.audit, head=made_of), loaded.network.family.class_names()
+    source = {**loaded.stated.source, "classes": made_of}
+    stated = replace(loaded.stated, classes=names, source=source)
+    return replace(loaded, audit=audit, stated=stated)
 
 
 def _require_fit(audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from artifactgen.models.audit import LoadAudit, audit_load
 from artifactgen.models.base import Family, Network, head_classes
@@ -75,7 +76,25 @@ def misfits(family: Family, checkpoint: Checkpoint) -> tuple[int, int]:
 def _draft(family: Family, checkpoint: Checkpoint) -> tuple[Network, NamedWeights]:
     """The model with what is left to the checkpoint undecided, and the weights under its names."""
     draft = built(replace(family, image_size=family.input_size()))
-    return draft, rename(checkpoint.state_dict, shapes(draft.module))
+    return draft, _named(checkpoint.state_dict, draft)
+
+
+def _named(state_dict: Mapping[str, Tensor], draft: Network) -> NamedWeights:
+    """The weights under the model's names, by whichever of its layouts fits them best."""
+    own = shapes(draft.module)
+    found = [rename(state_dict, own)]
+    for title, layout in draft.layouts.items():
+        theirs = {name: own[mine] for name, mine in layout.items()}
+        weights = rename(state_dict, theirs)
+        tensors = {layout.get(name, name): tensor for name, tensor in weights.tensors.items()}
+        found.append(replace(weights, tensors=tensors, naming=title))
+    return max(found, key=lambda weights: _fit(weights.tensors, own))
+
+
+def _fit(tensors: Mapping[str, Tensor], own: Mapping[str, torch.Size]) -> tuple[int, int]:
+    """How many have a place in the model with their shape, and by their name alone."""
+    named = [name for name in tensors if name in own]
+    return sum(tensors[name].shape == own[name] for name in named), len(named)
 
 
 def _audit(

@@ -28,7 +28,7 @@ class NamedWeights:
 
     prefix: str
     naming: str
-    """`timm`, or `dinov2` where names had to be translated."""
+    """`timm`, `dinov2` where names had to be translated, or another layout of the model's."""
     tensors: Mapping[str, Tensor]
     outside: tuple[str, ...]
     """Full names that do not lie below the prefix."""

@@ -240,8 +240,8 @@ def _last_seen(
 
     def keep_output(path: str) -> Callable[..., Tensor | None]:
         def hook(_module: nn.Module, _args: object, output: object) -> Tensor | None:
-            if not isinstance(output, Tensor):
-                return None
+            if not isinstance(output, Tensor) or not output.requires_grad:
+                return None  # not of the image, such as a table of position biases
             outputs[path] = output
             return output.clone()  # an in-place activation behind it would change what is kept
 

@@ -17,7 +17,9 @@ from torchvision.transforms import InterpolationMode
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.base import per_channel
 from artifactgen.models.claims import Claim
+from artifactgen.models.folders import share
 from artifactgen.models.hooked import HookedFamily, HookedNetwork, hook_up, reason
+from artifactgen.types import Framing, Interpolation
 
 if TYPE_CHECKING:
     from artifactgen.models.audit import LoadAudit
@@ -33,8 +35,13 @@ RESERVED_OPTIONS = {
 }
 """Arguments of torchvision's builders that an option of ours stands for."""
 
-_SIZES = ("image_size", "input_size")
-"""Arguments by which some of them are told the size of images: of ViT, of MaxViT."""
+INTERPOLATIONS: Mapping[InterpolationMode, Interpolation] = {
+    InterpolationMode.BILINEAR: "bilinear",
+    InterpolationMode.BICUBIC: "bicubic",
+    InterpolationMode.LANCZOS: "lanczos",
+    InterpolationMode.NEAREST: "nearest",
+}
+"""torchvision's words for them, and ours."""
 _QUIET = {"init_weights": False}
 """Of GoogLeNet and Inception, whose slow initialisation is announced by a warning."""
 _RAISED = (TypeError, ValueError, LookupError, AssertionError, RuntimeError, AttributeError)
@@ -74,6 +81,12 @@ class Torchvision(HookedFamily):
         preset = self._preset()
         mean, std = tuple(preset.mean), tuple(preset.std)
         return per_channel(mean, self.in_chans), per_channel(std, self.in_chans)
+
+    def framing(self) -> Framing:
+        """What torchvision's weights are evaluated with."""
+        preset = self._preset()
+        pct = share(int(preset.crop_size[0]), int(preset.resize_size[0]))
+        return Framing(pct, "center", INTERPOLATIONS[preset.interpolation])
 
     def claims(self, stated: Stated) -> tuple[Claim, ...]:
         """Also the name, where one of torchvision is stated."""
@@ -178,12 +191,3 @@ def _take_channels(module: nn.Module, channels: int) -> None:
         bias=conv.bias is not None,
     )
     module.set_submodule(path, made)
-
-
-INTERPOLATIONS = {
-    InterpolationMode.BILINEAR: "bilinear",
-    InterpolationMode.BICUBIC: "bicubic",
-    InterpolationMode.LANCZOS: "lanczos",
-    InterpolationMode.NEAREST: "nearest",
-}
-"""torchvision's words for them, and ours."""

@@ -144,8 +144,8 @@ def _is_anywhere(gradient: Tensor | None, subject: Subject) -> bool:
 
 def _keeper(outputs: dict[str, Tensor], path: str) -> Any:
     def hook(_module: nn.Module, _args: object, output: object) -> Tensor | None:
-        if not isinstance(output, Tensor):
-            return None
+        if not isinstance(output, Tensor) or not output.requires_grad:
+            return None  # not of the image, such as a table of position biases
         outputs[path] = output
         return output.clone()  # an in-place activation behind it would change what is kept
 

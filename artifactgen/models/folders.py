@@ -1,0 +1,196 @@
+"""A model as Hugging Face keeps it: a folder, or what is in the cache. Never the network.
+
+This file needs neither torch nor transformers.
+https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from artifactgen.errors import ConfigError
+from artifactgen.types import Framing, Interpolation
+
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_INDEX = tuple(f"{name}.index.json" for name in _WEIGHTS)
+_FILTERS: Mapping[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers of them, which configurations keep."""
+_WARPED_FROM = 384
+"""Pixels from which ConvNeXt's processor cuts nothing off."""
+_CONVNEXT_PCT = 224 / 256
+
+
+def folder_of(path: str) -> Path:
+    """The folder of a model: as named, or of a hub id in the cache.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    local = Path(path).expanduser()
+    folder = local if local.is_dir() else _cached(path)
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(
+            f"model.path={path}: there is no {CONFIG} in {folder}. Name the folder that "
+            "save_pretrained has written."
+        )
+    return folder
+
+
+def weights_in(path: str) -> Path:
+    """The checkpoint of a model's folder; the folder itself, where it is in several files.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    folder = folder_of(path)
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    if any((folder / name).is_file() for name in _INDEX):
+        return folder
+    raise ConfigError(
+        f"model.path={path}: {folder} has no weights ({', '.join(_WEIGHTS)}). Add ckpt_path, or "
+        f"download all of it: {_download(path)}."
+    )
+
+
+def _cached(path: str) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(path, CONFIG)
+    except HFValidationError:
+        found = None
+    if isinstance(found, str):
+        return Path(found).parent
+    is_id = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
+    advice = (
+        f"If it is an id of the hub, download it first, where there is a network: {_download(path)}"
+        if is_id
+        else "Give a folder that save_pretrained has written, or an id of the hub"
+    )
+    raise ConfigError(
+        f"model.path={path}: no such folder, and no such model in the cache of Hugging Face. "
+        f"Nothing is downloaded here.\n{advice}."
+    )
+
+
+def _download(path: str) -> str:
+    return f"hf download {path}"
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """What a configuration says; nothing, where there is none.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: is no JSON ({error}). Copy or save it again.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: is no configuration. Copy or save it again.")
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """How images are made ready, as a `preprocessor_config.json` says it."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) in pixels that come out; None where it is not said."""
+        if self._crops():
+            return _pair(self.values.get("crop_size")) or _pair(self.values.get("size"))
+        return _pair(self.values.get("size"))
+
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """(mean, std) for pixels in [0, 1]; None where nothing is said."""
+        if self.values.get("do_normalize") is False:
+            return (0.0,), (1.0,)
+        mean, std = (_numbers(self.values.get(name)) for name in ("image_mean", "image_std"))
+        if mean is None or std is None:
+            return None
+        # Pixels may be scaled to another range than [0, 1] first.
+        white = 255 * float(self.values.get("rescale_factor", 1 / 255))
+        white = 1.0 if math.isclose(white, 1) or not white else white
+        return tuple(v / white for v in mean), tuple(v / white for v in std)
+
+    def framing(self) -> Framing:
+        """Resize and crop."""
+        how = _FILTERS.get(self.values.get("resample", 2), "bilinear")
+        size, values = self.size(), self.values
+        if size is None:
+            return Framing(interpolation=how)
+        short = _side(values.get("size"))
+        if self._is_convnext():
+            pct = float(values.get("crop_pct") or _CONVNEXT_PCT)
+            if size[0] >= _WARPED_FROM:
+                return Framing(crop_mode="squash", interpolation=how)
+            return Framing(share(size[0], int(size[0] / pct)), "center", how)
+        if self._crops() and short is not None:
+            return Framing(share(size[0], short), "center", how)
+        return Framing(crop_mode="squash", interpolation=how)
+
+    def _crops(self) -> bool:
+        stated = self.values.get("do_center_crop")
+        return bool("crop_size" in self.values if stated is None else stated)
+
+    def _is_convnext(self) -> bool:
+        kind = str(
+            self.values.get("image_processor_type", self.values.get("feature_extractor_type"))
+        )
+        return "crop_pct" in self.values or kind.startswith("ConvNext")
+
+
+def read_processor(folder: Path) -> Processor:
+    """What a folder says of how images are made ready; may be nothing."""
+    return Processor(read_json(folder / PROCESSOR))
+
+
+def share(crop: int, resized: int) -> float:
+    """The share of a resized picture's side that is kept, so that rounding gives that side."""
+    pct = min(1.0, crop / resized)
+    while math.floor(crop / pct) < resized and pct < 1:
+        pct = math.nextafter(pct, 0)
+    return pct
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    """(H, W) of a size: a number, `height` and `width`, or `shortest_edge`."""
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, list) and len(value) == 2:
+        return int(value[0]), int(value[1])
+    if isinstance(value, Mapping):
+        if {"height", "width"} <= value.keys():
+            return int(value["height"]), int(value["width"])
+        return _pair(value.get("shortest_edge"))
+    return None
+
+
+def _side(value: Any) -> int | None:
+    """To what the shorter side of a picture is resized; None where both are."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Mapping) and isinstance(value.get("shortest_edge"), int):
+        return int(value["shortest_edge"])
+    pair = _pair(value)
+    return pair[0] if pair and pair[0] == pair[1] else None
+
+
+def _numbers(value: Any) -> tuple[float, ...] | None:
+    if isinstance(value, int | float):
+        return (float(value),)
+    return tuple(map(float, value)) if isinstance(value, list) and value else None

@@ -29,7 +29,8 @@ def inputs(run: Run) -> Iterator[str]:
     if run.inputs.absent_splits:
         yield f"Data: there is no split {', '.join(run.inputs.absent_splits)} in this data set"
     checkpoint = run.inputs.checkpoint
-    name = settings.model.options.get("backbone") or settings.model.target.rpartition(".")[2]
+    named = (settings.model.options.get(option) for option in ("backbone", "path", "target"))
+    name = next(filter(None, named), settings.model.target.rpartition(".")[2])
     yield f"Model: {name} from {checkpoint.path.name}, {size(checkpoint.size_bytes)}"
     kinds = ", ".join(run.inputs.kinds)
     off = run.inputs.switched_off

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from artifactgen.errors import ConfigError, did_you_mean
+from artifactgen.models.folders import weights_in
 from artifactgen.types import Accelerator, CropMode, Interpolation, Precision
 
 Split = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -164,10 +165,7 @@ def parse(config: Mapping[str, Any]) -> tuple[Settings, dict[str, ArtifactSettin
         ConfigError: one line for each option that is missing, unknown or out of range.
     """
     if config.get("ckpt_path") is None:
-        raise ConfigError(
-            "ckpt_path is not set: which trained model?\n"
-            "Add ckpt_path=path/to/model.ckpt (Lightning .ckpt, .pth, .pt or .safetensors)."
-        )
+        config = {**config, "ckpt_path": _weights_of_model(config)}
     names = [
         key
         for key, value in config.items()
@@ -177,6 +175,17 @@ def parse(config: Mapping[str, Any]) -> tuple[Settings, dict[str, ArtifactSettin
     of_kinds = {*names, *(f"generate_{name}" for name in names)}
     rest = {key: value for key, value in config.items() if key not in of_kinds}
     return validate(Settings, rest), kinds
+
+
+def _weights_of_model(config: Mapping[str, Any]) -> str:
+    """The checkpoint in the folder that a model is described by; else it has to be said."""
+    path = (config.get("model") or {}).get("path")
+    if not isinstance(path, str):
+        raise ConfigError(
+            "ckpt_path is not set: which trained model?\n"
+            "Add ckpt_path=path/to/model.ckpt (Lightning .ckpt, .pth, .pt or .safetensors)."
+        )
+    return str(weights_in(path))
 
 
 def _artifact(name: str, config: Mapping[str, Any]) -> ArtifactSettings:

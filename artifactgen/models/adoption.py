@@ -60,16 +60,22 @@ def _closest(
     family: Family, checkpoint: Checkpoint, claims: list[Claim], classes: int | None
 ) -> tuple[Match, list[Claim]]:
     """The match with all of the claims, or else with those that the weights do not refute."""
+    failed: ConfigError | CheckpointError | None = None
     try:
         match = match_checkpoint(filled(family, claims), checkpoint, classes=classes)
-    except (ConfigError, CheckpointError):
+    except (ConfigError, CheckpointError) as error:
         if not claims:
             raise
+        failed = error
     else:
         if match.audit.fits or not claims:
             return match, claims
     taken = _agreeing(family, checkpoint, claims)
-    return match_checkpoint(filled(family, taken), checkpoint, classes=classes), taken
+    try:
+        return match_checkpoint(filled(family, taken), checkpoint, classes=classes), taken
+    except ConfigError as error:
+        # What is wrong with all that is stated tells more than what is missing without it.
+        raise failed or error from error
 
 
 def _agreeing(family: Family, checkpoint: Checkpoint, claims: list[Claim]) -> list[Claim]:

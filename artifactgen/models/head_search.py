@@ -22,7 +22,7 @@ _NO_CLASSIFIER = frozenset(
         *("decoder", "decoders", "decode", "reconstruction", "mask", "masked", "queue"),
         *("proj", "projection", "projections", "projector", "projectors", "contrastive"),
         *("prototype", "prototypes", "proto", "protos", "embed", "embedding", "embeddings"),
-        *("momentum", "ema", "aux", "auxiliary", "domain", "discriminator"),
+        *("pooler", "momentum", "ema", "aux", "auxiliary", "domain", "discriminator"),
         *("regress", "regression", "regressor", "box", "bbox", "seg", "segmentation"),
     )
 )

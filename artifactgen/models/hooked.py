@@ -6,15 +6,17 @@ there is to know of it is found by an image that goes through it, see `outline.p
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from artifactgen.errors import ConfigError, did_you_mean, where_raised
+from artifactgen.errors import ConfigError, did_you_mean, printable, where_raised
 from artifactgen.models.base import Family, Network, head_classes
 from artifactgen.models.naming import NamedWeights
 from artifactgen.models.outline import keep_input, linear_layers, one_vector, outline
@@ -235,9 +237,12 @@ def _takes_no_image(family: Family, module: nn.Module, error: Exception) -> Conf
 
 
 def reason(error: Exception) -> str:
-    """An error of the code of others in one line."""
-    text = str(error).partition("\n")[0][:300]
-    return f"{type(error).__name__}: {text}, {where_raised(error)}".replace(": ,", ",")
+    """An error of the code of others in one line, with the place in it."""
+    text = printable(str(error).partition("\n")[0][:300])
+    frames = traceback.extract_tb(error.__traceback__)
+    is_ours = frames and Path(frames[-1].filename).parent == Path(__file__).parent
+    place = "" if is_ours or not frames else f", {where_raised(error)}"
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
 
 
 def attempt(doing: Callable[[], Any], refuse: Callable[[Exception], ConfigError]) -> Any:

@@ -55,8 +55,9 @@ class Tower(nn.Module):
                 f"{projected}. Take those of get_text_features of the same model."
             )
         self.classifier = TextClassifier(text_KD)
-        self.logit_scale = nn.Parameter(torch.tensor(2.6592))
-        self.logit_bias = nn.Parameter(torch.zeros(1)) if config.model_type == "siglip" else None
+        is_siglip = config.model_type == "siglip"
+        self.logit_scale = nn.Parameter(torch.zeros(1) if is_siglip else torch.tensor(0.0))
+        self.logit_bias = nn.Parameter(torch.zeros(1)) if is_siglip else None
 
     def forward(self, pixel_values: Tensor, **arguments: Any) -> Tensor:
         """Logits (B, K)."""

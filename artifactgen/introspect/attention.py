@@ -189,7 +189,7 @@ class Interceptor(TorchFunctionMode):
         return result
 
     def _of_torch_layer(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
         """What `nn.MultiheadAttention` calls: a whole layer in one function of torch's own.
 

@@ -192,7 +192,9 @@ def logits_of(output: Any) -> Tensor:
 
 def _set_outputs(module: nn.Module, classifiers: Sequence[str], classes: int | None) -> None:
     """Give the classifier as many outputs as are asked for; without any, it lets all pass."""
-    for path in classifiers if classes is not None else ():
+    if classes is None:
+        return
+    for path in classifiers:
         layer = module.get_submodule(path)
         if classes == 0:
             module.set_submodule(path, nn.Identity())
@@ -200,8 +202,7 @@ def _set_outputs(module: nn.Module, classifiers: Sequence[str], classes: int | N
             made = nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
             module.set_submodule(path, made.requires_grad_(False).eval())
         elif isinstance(layer, nn.Conv2d) and layer.out_channels != classes:
-            has_bias = layer.bias is not None
-            conv = nn.Conv2d(layer.in_channels, classes, layer.kernel_size, bias=has_bias)
+            conv = nn.Conv2d(layer.in_channels, classes, 1, bias=layer.bias is not None)
             module.set_submodule(path, conv.requires_grad_(False).eval())
 
 

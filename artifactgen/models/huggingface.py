@@ -79,8 +79,7 @@ class HuggingFace(HookedFamily):
         asked = replace(sized, num_classes=None) if text else sized
         arguments = resampling(module, config, size)
         network = hook_up(asked, module, classifiers=named, arguments=arguments)
-        outputs = {"outputs": len(text.vectors_KD)} if text else {}
-        return replace(network, family=self, layouts=layouts(module), **outputs)
+        return replace(network, family=self, layouts=layouts(module))
 
     def input_size(self) -> tuple[int, int]:
         size = self.image_size or self._processor().size() or _size_of(self._stated())

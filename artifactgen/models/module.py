@@ -135,7 +135,7 @@ def find(target: str) -> Callable[..., Any]:
     if not path:
         raise ConfigError(f"model.target={target}: name the module as well, as in mypkg.{target}.")
     module = attempt(lambda: importlib.import_module(path), refuse)
-    found = getattr(module, name, None)
+    found: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(found):
         known = [key for key, value in vars(module).items() if _is_network_class(value)]
         hint = did_you_mean(name, known) if known else "It has no class of torch.nn.Module."

@@ -200,7 +200,8 @@ def _is_channels_last(run: _Run) -> bool:
     votes: Counter[bool] = Counter()
     for path, shape, _ in run.steps:
         if len(shape) == 4 and any(True for _ in run.layer(path).children()):
-            first, last = (has_form(shape[at : at + 2], run.image_size) for at in (2, 1))
+            _, one, two, three = shape
+            first, last = (has_form(grid, run.image_size) for grid in ((two, three), (one, two)))
             votes.update([last] if first != last else [])
     return votes[True] > votes[False]
 

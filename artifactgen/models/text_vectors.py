@@ -49,7 +49,7 @@ def read_text_vectors(path: Path) -> TextVectors:
         raise ConfigError(f"{where}: give a file of the kind {', '.join(_KINDS)}.")
     try:
         features, classes = _read(path)
-    except (OSError, *_broken()) as error:
+    except _broken() as error:
         text = printable(str(error).partition("\n")[0][:200])
         raise ConfigError(f"{where}: cannot be read ({type(error).__name__}: {text}).") from error
     if not isinstance(features, Tensor) or features.ndim != 2 or not len(features):
@@ -70,7 +70,7 @@ def _broken() -> tuple[type[Exception], ...]:
 
     from safetensors import SafetensorError
 
-    return (*_BROKEN, UnpicklingError, SafetensorError)
+    return (OSError, *_BROKEN, UnpicklingError, SafetensorError)
 
 
 def _read(path: Path) -> tuple[Any, list[str]]:

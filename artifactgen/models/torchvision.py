@@ -42,6 +42,7 @@ INTERPOLATIONS: Mapping[InterpolationMode, Interpolation] = {
     InterpolationMode.NEAREST: "nearest",
 }
 """torchvision's words for them, and ours."""
+_GEOMETRY = ("kernel_size", "stride", "padding", "dilation")
 _QUIET = {"init_weights": False}
 """Of GoogLeNet and Inception, whose slow initialisation is announced by a warning."""
 _RAISED = (TypeError, ValueError, LookupError, AssertionError, RuntimeError, AttributeError)
@@ -183,11 +184,7 @@ def _builder(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 def _take_channels(module: nn.Module, channels: int) -> None:
     """The first convolution for as many channels as images have."""
     path, conv = next((p, m) for p, m in module.named_modules() if isinstance(m, nn.Conv2d))
-    arguments = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding")}
-    made = nn.Conv2d(
-        *(channels, conv.out_channels),
-        **arguments,
-        dilation=conv.dilation,
-        bias=conv.bias is not None,
-    )
+    arguments: dict[str, Any] = {name: getattr(conv, name) for name in _GEOMETRY}
+    has_bias = conv.bias is not None
+    made = nn.Conv2d(channels, conv.out_channels, **arguments, bias=has_bias)
     module.set_submodule(path, made)

@@ -78,7 +78,7 @@ def make_classifier(config: Any, kind: str) -> nn.Module:
         raise ConfigError(f"model.architecture: a {config.model_type} is no {kind}. {hint}")
     cls = classes.get(kind) or next(iter(classes.values()))
     vision = getattr(config, "vision_config", None)
-    if getattr(vision, "vision_use_head", None):
+    if vision is not None and getattr(vision, "vision_use_head", False):
         vision.vision_use_head = False  # a pooling that the classifier does not use
     module: nn.Module = cls._from_config(config)
     return module

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from transformers import ViTConfig
 
 from artifactgen.errors import CheckpointError
 from artifactgen.introspect.forward import forward
@@ -36,14 +37,29 @@ SMALL = {
 
 
 @pytest.fixture(params=sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-def family(request: pytest.FixtureRequest) -> Family:
+def family(request: pytest.FixtureRequest, tmp_path: Path) -> Family:
     """As its YAML has it, but small."""
     config: dict[str, Any] = yaml.safe_load((CONFIGS / f"{request.param}.yaml").read_text("utf-8"))
     module, _, name = config["_target_"].rpartition(".")
     options = {key: value for key, value in config.items() if key not in DRIVERS}
-    small = {**options, **SMALL.get(request.param, {}), "num_classes": 4, "image_size": SIZE}
+    own = {"path": str(described_vit(tmp_path))} if "path" in options else {}
+    small = {**options, **SMALL.get(request.param, {}), **own}
+    small |= {"num_classes": 4, "image_size": SIZE}
     made: Family = getattr(importlib.import_module(module), name)(**small)
     return made
+
+
+def described_vit(folder: Path) -> Path:
+    """What a folder of Hugging Face says of a small model."""
+    ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        image_size=64,
+        patch_size=16,
+    ).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -70,9 +70,8 @@ class Module(HookedFamily):
 
     def hint(self, audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> str:
         """How the network is made, as that decides its weights."""
-        made = as_options(self.kwargs or {}).replace("model.options", "model.kwargs")
         return (
-            f"It was made with {made}, and takes {self._signature()}. Set model.kwargs to what it "
+            f"It was made with {self._given()}, and takes {self._signature()}. Set model.kwargs to what it "
             "was trained with, or model.target to another class."
         )
 
@@ -91,11 +90,14 @@ class Module(HookedFamily):
         return made
 
     def _refuse(self, error: Exception) -> ConfigError:
-        given = as_options(self.kwargs or {}).replace("model.options", "model.kwargs")
         return ConfigError(
-            f"model.target={self.target}: cannot be made with {given} ({reason(error)}).\n"
+            f"model.target={self.target}: cannot be made with {self._given()} ({reason(error)}).\n"
             f"It takes: {self._signature()}."
         )
+
+    def _given(self) -> str:
+        """The arguments as a shell takes them."""
+        return as_options(self.kwargs or {}).replace("model.options", "model.kwargs")
 
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
         try:

@@ -64,7 +64,14 @@ _FOREIGN = {
     r"transformer\.resblocks\.\d+\.attn\.in_proj_weight": "a CLIP of OpenAI or OpenCLIP",
     r"to_patch_embedding\.": "a vision transformer of vit-pytorch",
 }
-"""Layouts that no family reads, by what is in a name of theirs."""
+"""Layouts of other libraries than timm, by what is in a name of theirs."""
+
+_TAKEN_BY = {
+    "torchvision": "model=torchvision, and model.backbone to its name there, such as vit_b_16",
+    "Hugging Face": "model=huggingface, and model.path to the folder with its config.json",
+}
+"""By the library, how its layouts are asked for."""
+_OF_ANY = "model=module, and model.target to the class that it was made with"
 
 
 def looks_like(tensors: Tensors, num_heads: Any = None) -> str:
@@ -76,11 +83,8 @@ def looks_like(tensors: Tensors, num_heads: Any = None) -> str:
     """
     for pattern, layout in _FOREIGN.items():
         if any(re.search(rf"(?:^|\.){pattern}", name) for name in tensors):
-            return (
-                f"By its names it looks like {layout}. No choice of model= takes that layout yet: "
-                "timm and mae_vit take the names of timm. A family of your own can, see "
-                "docs/extending.md."
-            )
+            how = next((how for of, how in _TAKEN_BY.items() if layout.endswith(of)), _OF_ANY)
+            return f"By its names it looks like {layout}: set {how}."
     return _swin(tensors) or _vit(tensors, num_heads) or _resnet(tensors)
 
 
@@ -90,8 +94,8 @@ def not_recognised(tensors: Tensors) -> str:
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     return (
         f"Its names ({listed}) tell no architecture that is known here. For a model of timm set "
-        "model.backbone (and model.options) to what it was trained with; a network of your own "
-        "needs a family of its own, see docs/extending.md."
+        "model.backbone (and model.options) to what it was trained with; for a network of your "
+        "own, model=module and model.target to its class, as in model.target=mypkg.MyNet."
     )
 
 

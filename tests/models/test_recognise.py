@@ -148,19 +148,21 @@ FOREIGN = {
 }
 
 
+CHOICES = {"torchvision": "torchvision", "Hugging Face": "huggingface"}
+"""The family that takes the layouts of a library; of others, a class of one's own."""
+
+
 @pytest.mark.parametrize("layout", FOREIGN)
 @pytest.mark.parametrize("family", [UNSET, Timm(backbone="test_vit"), Timm(backbone="resnet18")])
-def test_a_layout_that_nothing_reads_is_named(tmp_path: Path, layout: str, family: Timm) -> None:
+def test_a_layout_of_another_library_is_named(tmp_path: Path, layout: str, family: Timm) -> None:
     with torch.device("meta"):
         made = FOREIGN[layout]()
     state = made if isinstance(made, dict) else made.state_dict()
     state = {key: torch.zeros(1) for key in state}
     message = refusal(tmp_path, state, family)
-    assert f"By its names it looks like {layout}. No choice of model= takes that layout yet" in (
-        message
-    )
-    assert "docs/extending.md" in message
-    assert "model.backbone" not in message
+    assert f"By its names it looks like {layout}: set model=" in message
+    library = next((name for name in CHOICES if layout.endswith(name)), "")
+    assert f"set model={CHOICES.get(library, 'module')}, and model." in message
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_convnext", "densenet121"])
@@ -168,7 +170,7 @@ def test_no_model_of_timm_is_taken_for_another_layout(tmp_path: Path, name: str)
     with torch.device("meta"):
         names = timm.create_model(name).state_dict()
     message = refusal(tmp_path, {key: torch.zeros(1) for key in names}, Timm(backbone="vgg11"))
-    assert "No choice of model=" not in message
+    assert "By its names it looks like" not in message
 
 
 def test_a_network_of_ones_own(tmp_path: Path) -> None:
@@ -177,7 +179,8 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
         assert message == (
             "Its names (entry.weight, entry.bias, exit.weight, …) tell no architecture that is "
             "known here. For a model of timm set model.backbone (and model.options) to what it was "
-            "trained with; a network of your own needs a family of its own, see docs/extending.md."
+            "trained with; for a network of your own, model=module and model.target to its class, "
+            "as in model.target=mypkg.MyNet."
         )
 
 

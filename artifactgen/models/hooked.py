@@ -176,13 +176,12 @@ def logits_of(output: Any) -> Tensor:
     Raises:
         TypeError: there are none.
     """
+    if isinstance(output, tuple | list) and not hasattr(output, "logits"):
+        of_ours = (item for item in output if isinstance(item, Tensor | Mapping))
+        output = next(of_ours, output)
     if isinstance(output, Mapping) and "logits" in output:
         output = output["logits"]
-    logits = getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
-        output = logits
-    if isinstance(output, tuple | list):
-        output = next((item for item in output if isinstance(item, Tensor)), output)
+    output = getattr(output, "logits", output)
     if not isinstance(output, Tensor):
         raise TypeError(f"it gives {type(output).__name__}, and no logits")
     if output.ndim != 2:

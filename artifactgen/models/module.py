@@ -71,8 +71,8 @@ class Module(HookedFamily):
     def hint(self, audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> str:
         """How the network is made, as that decides its weights."""
         return (
-            f"It was made with {self._given()}, and takes {self._signature()}. Set model.kwargs to what it "
-            "was trained with, or model.target to another class."
+            f"It was made with {self._given()}, and takes {self._signature()}. Set model.kwargs to "
+            "what it was trained with, or model.target to another class."
         )
 
     def _make(self) -> nn.Module:

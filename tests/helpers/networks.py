@@ -57,3 +57,38 @@ class Tokens(nn.Module):
         patches = self.cut(image).flatten(2).transpose(1, 2)
         x = torch.cat([self.special.expand(len(image), -1, -1), patches], 1) + self.where
         return {"logits": self.decision(self.final(self.stack(x))[:, 0]), "loss": None}
+
+
+class Wrapped(nn.Module):
+    """What is given a network, as configurations of Hydra do it."""
+
+    def __init__(self, net: nn.Module, optimizer: Any = None) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, str]:
+        return self.net(image), "what else"
+
+
+class Embedding(nn.Module):
+    """An encoder that ends in a norm, not in a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, image: Tensor) -> Tensor:
+        vector: Tensor = self.norm(self.conv(image).relu().mean((2, 3)))
+        return vector
+
+
+class Perceptron(Convolutions):
+    """A CNN with a classifier of two layers, and a softmax behind it."""
+
+    def __init__(self, num_classes: int = 4) -> None:
+        super().__init__()
+        self.out = nn.Sequential(nn.Linear(32, 9), nn.ReLU(), nn.Linear(9, num_classes))  # type: ignore[assignment]
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image).softmax(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,10 @@ from helpers.exactness import (
 )
 
 from artifactgen.errors import ConfigError
+from artifactgen.models.checkpoint import read_checkpoint
+from artifactgen.models.file import identify
 from artifactgen.models.hooked import HookedNetwork
+from artifactgen.models.loading import load_model
 from artifactgen.models.module import Module
 
 
@@ -120,3 +125,45 @@ def test_the_size_of_images_is_asked_for_where_the_network_does_not_say_it() -> 
     assert Module(target="helpers.networks.Convolutions").input_size() == (64, 64)
     with pytest.raises(ConfigError, match=r"data\.image_size is not set.*Tokens does not say"):
         Module(target="helpers.networks.Tokens", kwargs={"classes": 2}).input_size()
+
+
+def test_an_argument_may_be_an_object_of_its_own() -> None:
+    net = {"_target_": "helpers.networks.Tokens", "classes": 4, "depth": 1}
+    network = build("Wrapped", kwargs={"net": net}, image_size=(64, 64))
+    assert network.classifiers == ("net.decision",)
+    assert require_same_cam(network, tokens((4, 4), 3)).layer == "net.stack.0.before"
+
+
+def test_a_network_without_a_classifier_gives_embeddings() -> None:
+    family = Module(target="helpers.networks.Embedding", image_size=(32, 32))
+    with pytest.raises(ConfigError, match=r"(?s)which layer is the classifier.*num_classes=0"):
+        family.build()
+    network = dataclasses.replace(family, num_classes=0).build()
+    found, logits_BK = embeddings(network)
+    assert logits_BK is None
+    torch.testing.assert_close(found, network.module(images((32, 32))))
+
+
+def test_a_classifier_of_several_layers_is_found_at_its_last_or_named(tmp_path: Path) -> None:
+    last = build("Perceptron", image_size=(64, 64))
+    assert last.classifiers == ("out.2",)
+    assert embeddings(last)[0].shape == (3, 9)
+    named = Module(target="helpers.networks.Perceptron", classifier="out", image_size=(64, 64))
+    torch.save(roughen(named.build().module).state_dict(), tmp_path / "weights.pt")
+    loaded = load_model(named, read_checkpoint(identify(tmp_path / "weights.pt")))
+    assert (loaded.has_head, loaded.network.family.num_classes) == (True, 4)
+    model: Any = loaded.network.module
+    with torch.no_grad():
+        expected = model.body(model.stem(images((64, 64)))).mean((2, 3))
+    torch.testing.assert_close(embeddings(loaded.network)[0], expected, rtol=0, atol=1e-6)
+    assert require_same_cam(loaded.network, channels_first).resolved()["route"] == "tail"
+
+
+def test_the_classifier_has_as_many_outputs_as_that_of_the_checkpoint(tmp_path: Path) -> None:
+    trained = build("Convolutions", kwargs={"num_classes": 3}, image_size=(64, 64))
+    assert trained.outputs == 4, "what is asked for"
+    torch.save(trained.module.state_dict(), tmp_path / "weights.pt")
+    family = Module(target="helpers.networks.Convolutions", kwargs={"num_classes": 9})
+    loaded = load_model(family, read_checkpoint(identify(tmp_path / "weights.pt")))
+    assert loaded.network.family.num_classes == 4
+    torch.testing.assert_close(embeddings(loaded.network)[1], embeddings(trained)[1])

@@ -35,7 +35,7 @@ _HYPER_PARAMETERS = "hyper_parameters"
 class Module(HookedFamily):
     """A network of the user's own."""
 
-    target: str
+    target: str | None = None
     """Dotted name of a class of `nn.Module`, or of a function that makes one."""
     kwargs: Mapping[str, Any] | None = None
     """Its arguments; a mapping with `_target_` is made into an object first. None = those of the
@@ -45,7 +45,7 @@ class Module(HookedFamily):
 
     @property
     def name(self) -> str:
-        return self.target.rpartition(".")[2]
+        return (self.target or "module").rpartition(".")[2]
 
     def build(self) -> HookedNetwork:
         module = self._make()
@@ -76,6 +76,8 @@ class Module(HookedFamily):
         )
 
     def _make(self) -> nn.Module:
+        if self.target is None:
+            raise ConfigError("model.target is not set: which class? Add model.target=mypkg.MyNet.")
         kwargs = self.kwargs or {}
         for name in kwargs:
             if not self._takes(name):
@@ -101,7 +103,7 @@ class Module(HookedFamily):
 
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
         try:
-            return inspect.signature(find(self.target)).parameters
+            return inspect.signature(find(self.target)).parameters if self.target else {}
         except (TypeError, ValueError):  # a class of C has none that could be read
             return {}
 

@@ -98,6 +98,7 @@ def test_attention_of_torchs_own_layer() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"target": None}, "model.target is not set: which class"),
         ({"target": "Net"}, "name the module as well"),
         ({"target": "nowhere.Net"}, "cannot be imported.*No module named 'nowhere'"),
         (

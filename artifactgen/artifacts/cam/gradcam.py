@@ -159,7 +159,13 @@ class BoundGradCAM(BoundArtifact):
 
     def calibrate(self, forward_pass: Pass) -> BoundGradCAM:
         """Refuse a layer that gives no maps, choose the route, and warn of what is slow."""
-        grid = self.route.grid(forward_pass)
+        try:
+            grid = self.route.grid(forward_pass)
+        except ConfigError as error:
+            works = ", ".join(suggest_layers(self.subject)) or "none"
+            raise ConfigError(
+                f"gradcam.layer={self.layer}: {error}\nThat would be: {works}."
+            ) from error
         self._require_gradient()
         if isinstance(self.route, Perturbation):
             log.warning(

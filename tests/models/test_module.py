@@ -10,16 +10,21 @@ import numpy as np
 import pytest
 import torch
 from helpers.exactness import (
+    calibrated,
     channels_first,
     embeddings,
     images,
     require_same_cam,
     roughen,
     shown_attention,
+    subject_of,
     tokens,
 )
+from torch.nn.functional import scaled_dot_product_attention
 
+from artifactgen.artifacts.cam.gradcam import GradCAM
 from artifactgen.errors import ConfigError
+from artifactgen.introspect.attention import Interceptor
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.file import identify
 from artifactgen.models.hooked import HookedNetwork
@@ -168,3 +173,35 @@ def test_the_classifier_has_as_many_outputs_as_that_of_the_checkpoint(tmp_path: 
     loaded = load_model(family, read_checkpoint(identify(tmp_path / "weights.pt")))
     assert loaded.network.family.num_classes == 4
     torch.testing.assert_close(embeddings(loaded.network)[1], embeddings(trained)[1])
+
+
+def test_a_layer_that_has_no_positions_is_answered_with_those_that_have() -> None:
+    subject, x_BCHW = subject_of(transformer()), images((64, 64))
+    with pytest.raises(
+        ConfigError, match=r"layer=decision: (?s:.)*That would be: stack.1.before, "
+    ):
+        calibrated(subject, GradCAM(layer="decision"), x_BCHW)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_a_layer_that_asks_for_its_weights_still_gets_them(averaged: bool) -> None:
+    layer = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    x, options = torch.randn(3, 5, 8), {"average_attn_weights": averaged}
+    with torch.inference_mode():
+        expected = layer(x, x, x, **options)
+        interceptor = Interceptor()
+        interceptor.listen()
+        found = layer(x, x, x, **options)
+        (call,) = interceptor.heard()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert call.shape == (3, 2, 5, 5)
+
+
+def test_causal_attention_is_read_as_it_is_computed() -> None:
+    query = torch.randn(1, 2, 4, 8)
+    interceptor = Interceptor()
+    interceptor.listen()
+    output = scaled_dot_product_attention(query, query, query, is_causal=True)
+    (call,) = interceptor.heard()
+    torch.testing.assert_close(call.weights() @ query, output)

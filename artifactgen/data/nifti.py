@@ -184,11 +184,10 @@ def _read_body(stream: BufferedIOBase, n_bytes: int) -> NDArray[np.uint8]:
     body = np.empty(n_bytes, np.uint8)
     done = 0
     while done < n_bytes:
-        chunk = stream.read(min(_CHUNK_BYTES, n_bytes - done))
-        if not chunk:
+        count = stream.readinto(memoryview(body)[done : done + _CHUNK_BYTES])
+        if not count:
             raise RecordError(f"cut short: {done:,} of {n_bytes:,} bytes after the header")
-        body[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        done += len(chunk)
+        done += count
     return body
 
 

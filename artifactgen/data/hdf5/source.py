@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.data.base import Catalog, decode_each, is_of_the_file
+from artifactgen.data.hdf5.chunks import read_rows
 from artifactgen.data.hdf5.file import Axes, AxesOption, open_shared, sample_dtype, system_errors
 from artifactgen.data.hdf5.index import Hdf5Index, Part, Rows
 from artifactgen.data.hdf5.scan import Keys, scan_files
@@ -93,7 +94,7 @@ class Hdf5:
         height, width = _size(ref.images, ref.layout)
         require_pixels((height, width), self.max_pixels)
         with system_errors(ref.path):
-            stored = np.asarray(ref.images[ref.position])
+            stored = _stored(ref.images, ref.position)
         image_CHW = resize(_as_image(stored, ref.layout), self.image_size)
         return Sample(record_id, row, image_CHW, ref.label, (height, width))
 
@@ -128,7 +129,7 @@ def _refs(block: Part, max_pixels: int) -> list[_Ref]:
     if math.prod(_size(images, block.layout)) <= max_pixels:
         try:
             with system_errors(block.path):
-                images, offset = images[first:stop], first
+                images, offset = read_rows(images, first, stop), first
         except OSError as error:  # one broken chunk must not take the others along
             if not is_of_the_file(error):
                 raise
@@ -142,6 +143,12 @@ def _refs(block: Part, max_pixels: int) -> list[_Ref]:
         )
         for row in block.rows
     ]
+
+
+def _stored(images: NDArray[Any] | h5py.Dataset, position: int) -> NDArray[Any]:
+    if isinstance(images, h5py.Dataset):
+        return read_rows(images, position, position + 1)[0]
+    return np.asarray(images[position])
 
 
 def _size(images: NDArray[Any] | h5py.Dataset, layout: Axes) -> tuple[int, int]:

@@ -75,6 +75,8 @@ ONLY_IN = {
         "artifactgen/models/recognise.py",
         "artifactgen/artifacts/cam/closed_forms.py",
     },
+    # Where it gives what Pillow does.
+    "simplejpeg": {"artifactgen/data/jpeg.py"},
     # The methods beside GradCAM; imported where one is asked for, if installed.
     "pytorch_grad_cam": {"artifactgen/artifacts/cam/methods.py"},
 }

@@ -35,9 +35,9 @@ def small_chunks_too() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> Iterator[None]:
-    chunks._cache_of.cache_clear()
+    chunks.forget_chunks()
     yield
-    chunks._cache_of.cache_clear()
+    chunks.forget_chunks()
 
 
 def in_memory(name: str) -> h5py.File:

@@ -74,6 +74,11 @@ def _cache_of(pid: int) -> ChunkCache:
     return ChunkCache(_KEPT_BYTES)
 
 
+def forget_chunks() -> None:
+    """Keep nothing of what was read before."""
+    _cache_of.cache_clear()
+
+
 @dataclass(frozen=True, slots=True)
 class _Packed:
     """A data set all of whose chunks are packed by gzip, after a shuffle of bytes or without."""

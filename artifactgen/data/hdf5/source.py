@@ -84,8 +84,12 @@ class Hdf5:
         assert self.image_size is not None, "the driver fills in the model's input size"
         for part in index.pieces(start, stop):
             with system_errors(part.path):
-                for block in _blocks(part):
-                    refs = list(zip(block.ids(), _refs(block, self.max_pixels), strict=True))
+                file = open_shared(part.path)
+                images = file[part.images]
+                labels = None if part.labels is None else file[part.labels]
+                for block in _blocks(part, images):
+                    found = _refs(block, images, labels, max_pixels=self.max_pixels)
+                    refs = list(zip(block.ids(), found, strict=True))
                     yield from decode_each(refs, self._decode, split=split, start=start)
                     start += len(refs)
 
@@ -99,14 +103,13 @@ class Hdf5:
         return Sample(record_id, row, image_CHW, ref.label, (height, width))
 
 
-def _blocks(part: Part) -> Iterator[Part]:
+def _blocks(part: Part, images: h5py.Dataset) -> Iterator[Part]:
     """Cut the rows into runs that are worth one read each, of about `_READ_BYTES` at most.
 
     Rows that lie within one chunk of each other stay together: it is decompressed only once.
     """
-    images = open_shared(part.path)[part.images]
     reach = images.chunks[0] if images.chunks else 1
-    longest = max(1, _READ_BYTES // (images.dtype.itemsize * int(np.prod(images.shape[1:]))))
+    longest = max(1, _READ_BYTES // (images.dtype.itemsize * math.prod(images.shape[1:])))
     begin = 0
     for i in range(1, len(part.rows) + 1):
         if i == len(part.rows) or not _together(part.rows, begin, i, reach, longest):
@@ -118,27 +121,27 @@ def _together(rows: Rows, begin: int, i: int, reach: int, longest: int) -> bool:
     return bool(rows[i] - rows[i - 1] <= reach and rows[i] - rows[begin] < longest)
 
 
-def _refs(block: Part, max_pixels: int) -> list[_Ref]:
+def _refs(
+    block: Part, images: h5py.Dataset, labels: h5py.Dataset | None, *, max_pixels: int
+) -> list[_Ref]:
     """Read labels and images of a block at once, or leave the images to be read one at a time."""
-    file = open_shared(block.path)
-    images, first, stop = file[block.images], int(block.rows[0]), int(block.rows[-1]) + 1
-    labels = np.full(stop - first, UNKNOWN_LABEL)
-    if block.labels is not None:
-        labels = file[block.labels][first:stop]
-    offset = 0
+    first, stop, offset = int(block.rows[0]), int(block.rows[-1]) + 1, 0
+    unknown = np.full(stop - first, UNKNOWN_LABEL)
+    labels_of_block = unknown if labels is None else labels[first:stop]
+    stored: NDArray[Any] | h5py.Dataset = images
     if math.prod(_size(images, block.layout)) <= max_pixels:
         try:
             with system_errors(block.path):
-                images, offset = read_rows(images, first, stop), first
+                stored, offset = read_rows(images, first, stop), first
         except OSError as error:  # one broken chunk must not take the others along
             if not is_of_the_file(error):
                 raise
     return [
         _Ref(
-            images,
+            stored,
             int(row) - offset,
             block.layout,
-            max(int(labels[row - first]), UNKNOWN_LABEL),
+            max(int(labels_of_block[row - first]), UNKNOWN_LABEL),
             block.path,
         )
         for row in block.rows

@@ -184,7 +184,7 @@ def _read_body(stream: BufferedIOBase, n_bytes: int) -> NDArray[np.uint8]:
     body = np.empty(n_bytes, np.uint8)
     done = 0
     while done < n_bytes:
-        count = stream.readinto(memoryview(body)[done : done + _CHUNK_BYTES])
+        count = stream.readinto(body[done : done + _CHUNK_BYTES].data)
         if not count:
             raise RecordError(f"cut short: {done:,} of {n_bytes:,} bytes after the header")
         done += count

@@ -100,7 +100,8 @@ def hdf5_rows(folder: Path) -> Iterator[str]:
             plain = partial(in_threads, by_h5py(path), step, threads)
             ours = partial(in_threads, by_us(path), step, threads)
             timed = compare(plain, ours, runs=RUNS)
-            what = f"HDF5 gzip, {name}; {step} rows a read, {threads} {'thread' if threads == 1 else 'threads'}"
+            unit = "thread" if threads == 1 else "threads"
+            what = f"HDF5 gzip, {name}; {step} rows a read, {threads} {unit}"
             yield f"{what} | h5py, `images[i:i+{step}]` | {timed.cells()}"
     torch.set_num_threads(1)
 

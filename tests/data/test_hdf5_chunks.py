@@ -80,7 +80,7 @@ def test_any_layout_is_read_as_hdf5_reads_it(
         for _ in range(4):
             start = data.draw(st.integers(0, len(images) - 1))
             stop = data.draw(st.integers(start + 1, len(images)))
-            found, expected = read_rows(images, start, stop), images[start:stop]
+            found, expected = np.asarray(read_rows(images, start, stop)), images[start:stop]
             assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
             assert found.tobytes() == expected.tobytes()
 
@@ -99,6 +99,8 @@ def test_gzip_is_inflated_here(tmp_path: Path, dtype: str, shuffle: bool, chunk:
     packed = chunks._as_packed(write(tmp_path / "a.h5", values, chunk, shuffle=shuffle))
     assert packed is not None
     assert np.array_equal(chunks._assemble(packed, 2, 9), values[2:9])
+    assert isinstance(read_rows(packed.dataset, 2, 9), list) == (chunk[0] == 1)
+    assert np.array_equal(read_rows(packed.dataset, 2, 9), values[2:9])
 
 
 def test_other_types_than_those_of_numpy_are_left_to_hdf5(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from artifactgen.data.hdf5.chunks import read_rows
 from artifactgen.data.hdf5.file import Axes, AxesOption, open_shared, sample_dtype, system_errors
 from artifactgen.data.hdf5.index import Hdf5Index, Part, Rows
 from artifactgen.data.hdf5.scan import Keys, scan_files
-from artifactgen.data.image import MAX_PIXELS, require_pixels, resize
+from artifactgen.data.image import MAX_PIXELS, channels_first, require_pixels, resize
 from artifactgen.errors import RecordError
 from artifactgen.types import UNKNOWN_LABEL, Failure, Image, Sample
 
@@ -24,12 +24,17 @@ _READ_BYTES = 32 << 20
 """About the most that one read brings into memory."""
 
 
+Stored = Sequence[NDArray[Any]] | NDArray[Any] | h5py.Dataset
+
+
 @dataclass(frozen=True, slots=True)
 class _Ref:
     """Where a record's image lies: in what was read ahead, or still in the file."""
 
-    images: NDArray[Any] | h5py.Dataset
+    images: Stored
     position: int
+    size: tuple[int, int]
+    """(H, W) in pixels."""
     layout: Axes
     label: int
     path: str
@@ -95,12 +100,11 @@ class Hdf5:
 
     def _decode(self, row: int, record_id: str, ref: _Ref) -> Sample:
         assert self.image_size is not None
-        height, width = _size(ref.images, ref.layout)
-        require_pixels((height, width), self.max_pixels)
+        require_pixels(ref.size, self.max_pixels)
         with system_errors(ref.path):
             stored = _stored(ref.images, ref.position)
         image_CHW = resize(_as_image(stored, ref.layout), self.image_size)
-        return Sample(record_id, row, image_CHW, ref.label, (height, width))
+        return Sample(record_id, row, image_CHW, ref.label, ref.size)
 
 
 def _blocks(part: Part, images: h5py.Dataset) -> Iterator[Part]:
@@ -128,8 +132,9 @@ def _refs(
     first, stop, offset = int(block.rows[0]), int(block.rows[-1]) + 1, 0
     unknown = np.full(stop - first, UNKNOWN_LABEL)
     labels_of_block = unknown if labels is None else labels[first:stop]
-    stored: NDArray[Any] | h5py.Dataset = images
-    if math.prod(_size(images, block.layout)) <= max_pixels:
+    stored: Stored = images
+    size = _size(images, block.layout)
+    if math.prod(size) <= max_pixels:
         try:
             with system_errors(block.path):
                 stored, offset = read_rows(images, first, stop), first
@@ -140,6 +145,7 @@ def _refs(
         _Ref(
             stored,
             int(row) - offset,
+            size,
             block.layout,
             max(int(labels_of_block[row - first]), UNKNOWN_LABEL),
             block.path,
@@ -148,13 +154,13 @@ def _refs(
     ]
 
 
-def _stored(images: NDArray[Any] | h5py.Dataset, position: int) -> NDArray[Any]:
+def _stored(images: Stored, position: int) -> NDArray[Any]:
     if isinstance(images, h5py.Dataset):
-        return read_rows(images, position, position + 1)[0]
+        images, position = read_rows(images, position, position + 1), 0
     return np.asarray(images[position])
 
 
-def _size(images: NDArray[Any] | h5py.Dataset, layout: Axes) -> tuple[int, int]:
+def _size(images: h5py.Dataset, layout: Axes) -> tuple[int, int]:
     """(H, W) of each image."""
     return images.shape[1 + layout.index("H")], images.shape[1 + layout.index("W")]
 
@@ -169,4 +175,4 @@ def _as_image(stored: NDArray[Any], layout: Axes) -> Image:
         raise RecordError("NaN or Inf among the pixels, or beyond float32")
     if layout == "HW":
         return image[np.newaxis]
-    return np.ascontiguousarray(image.transpose(2, 0, 1)) if layout == "HWC" else image
+    return channels_first(image) if layout == "HWC" else image

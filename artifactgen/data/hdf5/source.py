@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -24,7 +24,7 @@ _READ_BYTES = 32 << 20
 """About the most that one read brings into memory."""
 
 
-Stored = Sequence[NDArray[Any]] | NDArray[Any] | h5py.Dataset
+Stored: TypeAlias = Sequence[NDArray[Any]] | NDArray[Any] | h5py.Dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import h5py
@@ -16,6 +17,7 @@ from artifactgen.data.hdf5.file import Axes, AxesOption, open_shared, sample_dty
 from artifactgen.data.hdf5.index import Hdf5Index, Part, Rows
 from artifactgen.data.hdf5.scan import Keys, scan_files
 from artifactgen.data.image import MAX_PIXELS, require_pixels, resize
+from artifactgen.data.stored import keep, whole
 from artifactgen.errors import RecordError
 from artifactgen.types import UNKNOWN_LABEL, Failure, Image, Sample
 
@@ -32,6 +34,9 @@ class _Ref:
     layout: Axes
     label: int
     path: str
+    key: str
+    row: int
+    """In the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,8 @@ class Hdf5:
     """Axes of one image; auto: four or fewer last = HWC, else 16 or fewer first = CHW."""
     max_pixels: int = MAX_PIXELS
     """A record whose image has more, H × W, is a `Failure`."""
+    keep_stored: bool = False
+    """Whether samples bring the stored image to draw on; filled by the driver."""
 
     def scan(self) -> Catalog:
         """Check every file, and read labels, ids and splits; no image is read.
@@ -94,8 +101,13 @@ class Hdf5:
         require_pixels((height, width), self.max_pixels)
         with system_errors(ref.path):
             stored = np.asarray(ref.images[ref.position])
-        image_CHW = resize(_as_image(stored, ref.layout), self.image_size)
-        return Sample(record_id, row, image_CHW, ref.label, (height, width))
+        stored_CHW = _as_image(stored, ref.layout)
+        image_CHW, size = resize(stored_CHW, self.image_size), (height, width)
+        kept = None
+        if self.keep_stored:
+            again = partial(_read_again, ref.path, ref.key, ref.row, ref.layout)
+            kept = keep(stored_CHW, whole(size), again)
+        return Sample(record_id, row, image_CHW, ref.label, size, kept)
 
 
 def _blocks(part: Part) -> Iterator[Part]:
@@ -139,9 +151,16 @@ def _refs(block: Part, max_pixels: int) -> list[_Ref]:
             block.layout,
             max(int(labels[row - first]), UNKNOWN_LABEL),
             block.path,
+            block.images,
+            int(row),
         )
         for row in block.rows
     ]
+
+
+def _read_again(path: str, key: str, row: int, layout: Axes) -> Image:
+    with system_errors(path):
+        return _as_image(np.asarray(open_shared(path)[key][row]), layout)
 
 
 def _size(images: NDArray[Any] | h5py.Dataset, layout: Axes) -> tuple[int, int]:

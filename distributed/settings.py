@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from artifactgen.errors import ConfigError, did_you_mean
-from artifactgen.types import Accelerator, CropMode, Interpolation, Precision
+from artifactgen.types import Accelerator, CanvasChoice, CropMode, Interpolation, Precision
 
 Split = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -121,6 +121,8 @@ class Settings(_Section):
     splits: Annotated[list[Split], Field(min_length=1), BeforeValidator(_names)]
     record_id: Annotated[tuple[str, ...], BeforeValidator(_ids)] = ()
     target_classes: Any = None
+    canvas: CanvasChoice = "model"
+    canvas_px: Annotated[int, Field(gt=0)] = 4096
     pooling: str = "auto"
     save_maps: bool = False
     accelerator: Accelerator = "auto"

@@ -53,7 +53,9 @@ LAYERS: dict[str, set[str]] = {
         *("artifacts", "assembly", "data", "engine", "errors", "firstlook", "introspect", "job"),
         *("models", "store", "types"),
     },
-    "pages": {"artifacts", "confusion", "data", "job", "rendering", "store", "types"},
+    "pages": {
+        *("artifacts", "confusion", "data", "errors", "job", "rendering", "store", "types"),
+    },
     "demo": {"clock", "data", "errors", "models", "store", "types"},
 }
 """What each part of the library may import of it. From bottom to top."""

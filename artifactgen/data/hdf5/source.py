@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import h5py
@@ -17,6 +18,7 @@ from artifactgen.data.hdf5.file import Axes, AxesOption, open_shared, sample_dty
 from artifactgen.data.hdf5.index import Hdf5Index, Part, Rows
 from artifactgen.data.hdf5.scan import Keys, scan_files
 from artifactgen.data.image import MAX_PIXELS, channels_first, require_pixels, resize
+from artifactgen.data.stored import keep, whole
 from artifactgen.errors import RecordError
 from artifactgen.types import UNKNOWN_LABEL, Failure, Image, Sample
 
@@ -38,6 +40,9 @@ class _Ref:
     layout: Axes
     label: int
     path: str
+    key: str
+    row: int
+    """In the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,8 @@ class Hdf5:
     """Axes of one image; auto: four or fewer last = HWC, else 16 or fewer first = CHW."""
     max_pixels: int = MAX_PIXELS
     """A record whose image has more, H × W, is a `Failure`."""
+    keep_stored: bool = False
+    """Whether samples bring the stored image to draw on; filled by the driver."""
 
     def scan(self) -> Catalog:
         """Check every file, and read labels, ids and splits; no image is read.
@@ -103,8 +110,13 @@ class Hdf5:
         require_pixels(ref.size, self.max_pixels)
         with system_errors(ref.path):
             stored = _stored(ref.images, ref.position)
-        image_CHW = resize(_as_image(stored, ref.layout), self.image_size)
-        return Sample(record_id, row, image_CHW, ref.label, ref.size)
+        stored_CHW = _as_image(stored, ref.layout)
+        image_CHW = resize(stored_CHW, self.image_size)
+        kept = None
+        if self.keep_stored:
+            again = partial(_read_again, ref.path, ref.key, ref.row, ref.layout)
+            kept = keep(stored_CHW, whole(ref.size), again)
+        return Sample(record_id, row, image_CHW, ref.label, ref.size, kept)
 
 
 def _blocks(part: Part, images: h5py.Dataset) -> Iterator[Part]:
@@ -149,6 +161,8 @@ def _refs(
             block.layout,
             max(int(labels_of_block[row - first]), UNKNOWN_LABEL),
             block.path,
+            block.images,
+            int(row),
         )
         for row in block.rows
     ]
@@ -158,6 +172,11 @@ def _stored(images: Stored, position: int) -> NDArray[Any]:
     if isinstance(images, h5py.Dataset):
         images, position = read_rows(images, position, position + 1), 0
     return np.asarray(images[position])
+
+
+def _read_again(path: str, key: str, row: int, layout: Axes) -> Image:
+    with system_errors(path):
+        return _as_image(_stored(open_shared(path)[key], row), layout)
 
 
 def _size(images: h5py.Dataset, layout: Axes) -> tuple[int, int]:

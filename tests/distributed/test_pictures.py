@@ -1,0 +1,157 @@
+"""Folders of pictures through the whole program: how they are framed is said, kept and decisive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from helpers.workspace import EXPERIMENT, Workspace, artifacts, write_checkpoint
+from PIL import Image
+from timm.data import create_transform
+
+from artifactgen import load_embeddings
+from distributed.usage import config_dir
+
+PICTURES = {"train": 5, "val": 3, "test": 4}
+CONF = """\
+# @package _global_
+defaults:
+  - embeddings/default
+  - override /model: timm
+  - override /data: image_folder
+  - _self_
+model: {backbone: test_vit}
+data: {root: pictures, image_size: 64, batch_size: 2}
+cluster: {threads_per_worker: 1}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Workspace:
+    """A user's folder with pictures of many sizes in two classes."""
+    rng = np.random.default_rng(0)
+    for split, count in PICTURES.items():
+        for row in range(count):
+            place = tmp_path / "pictures" / split / ("cat", "dog")[row % 2] / f"{split}{row}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (60 + 9 * row, 90 - 7 * row, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place)
+    write_checkpoint(tmp_path / "model.ckpt", classes=2)
+    conf = tmp_path / "conf" / "experiment" / "embeddings"
+    conf.mkdir(parents=True)
+    (conf / "my_experiment.yaml").write_text(CONF)
+    return Workspace(tmp_path, tmp_path / "conf")
+
+
+COMMAND = (EXPERIMENT, "ckpt_path=model.ckpt", "precision=32-true")
+ONLY_EMBEDDINGS = ("generate_gradcam=false", "generate_attention=false")
+
+
+def expected_embeddings(folder: Workspace, **framing: object) -> torch.Tensor:
+    """By timm alone: its transform, its model."""
+    model = timm.create_model("test_vit", num_classes=2, img_size=64).eval()
+    weights = torch.load(folder.root / "model.ckpt", weights_only=True)["state_dict"]
+    model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items()})
+    config = timm.data.resolve_data_config(model=model) | {"input_size": (3, 64, 64), **framing}
+    transform = create_transform(**config)
+    names = sorted((folder.root / "pictures" / "test").rglob("*.png"), key=str)
+    x_BCHW = torch.stack([transform(Image.open(name)) for name in names])
+    with torch.inference_mode():
+        return model.forward_head(model.forward_features(x_BCHW), pre_logits=True)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        {},
+        {"crop_pct": 0.7},
+        {"crop_mode": "squash"},
+        {"crop_mode": "border", "interpolation": "bilinear"},
+    ],
+    ids=["as timm has it", "crop_pct", "crop_mode", "crop_mode and interpolation"],
+)
+def test_embeddings_are_those_of_timm_and_its_transform(folder, framing):
+    asked = [f"data.{name}={value}" for name, value in framing.items()]
+    outcome = folder.run(*COMMAND, *ONLY_EMBEDDINGS, *asked)
+    assert outcome.exit_code == 0, outcome.text
+    found = load_embeddings(folder.output / "embeddings" / "test_embeddings.pt")
+    expected = expected_embeddings(folder, **framing)
+    torch.testing.assert_close(found.embeddings, expected, rtol=0, atol=1e-5)
+    assert found.meta["framing"]["crop_mode"] == framing.get("crop_mode", "center")
+    assert found.meta["mean"] == [0.5] * 3
+    run = json.loads((folder.output / "run.json").read_text())
+    assert "crop_pct" in json.dumps(run["configuration"])
+
+
+def test_how_pictures_are_framed_is_said(folder):
+    outcome = folder.run(*COMMAND, "dry_run=true")
+    assert "Pictures: bicubic, shorter side to 67 pixels, centre of 64 × 64" in outcome.text
+    outcome = folder.run(*COMMAND, "dry_run=true", "data.crop_mode=squash", "data.crop_pct=1")
+    assert "Pictures: bicubic, 64 × 64 pixels (crop_mode squash, crop_pct 1)" in outcome.text
+
+
+def test_another_framing_is_another_run(folder):
+    assert folder.run(*COMMAND, *ONLY_EMBEDDINGS).exit_code == 0
+    assert "Complete: nothing to do" in folder.run(*COMMAND, *ONLY_EMBEDDINGS).text
+    outcome = folder.run(*COMMAND, *ONLY_EMBEDDINGS, "data.interpolation=bilinear")
+    assert outcome.exit_code == 2
+    assert "data.framing.interpolation" in outcome.text
+
+
+def test_a_new_picture_is_another_data_set(folder):
+    assert folder.run(*COMMAND, *ONLY_EMBEDDINGS).exit_code == 0
+    new = folder.root / "pictures" / "test" / "cat" / "new.png"
+    Image.fromarray(np.zeros((70, 70, 3), np.uint8)).save(new)
+    outcome = folder.run(*COMMAND, *ONLY_EMBEDDINGS)
+    assert outcome.exit_code == 2
+    assert "data.identity" in outcome.text
+
+
+def test_what_a_checkpoint_states_is_taken_unless_asked_otherwise(folder):
+    path = folder.root / "model.ckpt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "args": {"crop_pct": 0.8, "interpolation": "lanczos"}}, path)
+    outcome = folder.run(*COMMAND, "dry_run=true")
+    assert "Pictures: lanczos, shorter side to 80 pixels" in outcome.text
+    outcome = folder.run(*COMMAND, "dry_run=true", "data.interpolation=bilinear")
+    assert "Pictures: bilinear, shorter side to 80 pixels" in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("data.crop_pct=0", "data.crop_pct=0: input should be greater than 0"),
+        ("data.crop_mode=centre", "data.crop_mode=centre: input should be 'center', 'squash'"),
+        ("data.interpolation=cubic", "data.interpolation=cubic: input should be 'nearest'"),
+        ("data.root=nowhere", "data.root=nowhere: no such folder."),
+        ("data.mode=CMYK", "data.mode=CMYK: input should be 'RGB' or 'L'"),
+        ("data.classes=[cat]", "dog: a folder of a class that data.classes does not name."),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(folder, argument, message):
+    outcome = folder.run(*COMMAND, argument)
+    assert (outcome.exit_code, message in outcome.text) == (2, True), outcome.text
+    assert not folder.output.exists()
+
+
+def test_a_source_that_does_not_crop_says_so(folder):
+    options = (config_dir() / "data" / "hdf5.yaml").read_text()
+    assert "crop_pct" not in options
+    outcome = folder.run(*COMMAND, "data=phantom", "data.root=phantoms", "+data.crop_pct=0.9")
+    assert outcome.exit_code == 2
+    assert "Phantom resizes whole images to data.image_size, and does not crop" in outcome.text
+
+
+@pytest.mark.ray
+def test_workers_read_what_was_listed_once(folder):
+    """Equal to a run in one process; the listing lies with the run."""
+    assert folder.run(*COMMAND).exit_code == 0
+    ray = folder.run(*COMMAND, "cluster=ray", "cluster.workers=2", "output_dir=by_ray")
+    assert ray.exit_code == 0, ray.text
+    assert artifacts(folder.root / "by_ray") == artifacts(folder.output)
+    listings = sorted((folder.root / "by_ray" / ".artifactgen" / "listings").iterdir())
+    assert [path.name for path in listings] == ["test.arrow", "train.arrow", "val.arrow"]

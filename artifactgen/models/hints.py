@@ -12,6 +12,7 @@ from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.recognise import as_options, looks_like, not_recognised
 from artifactgen.models.stated import Stated, read_for_advice
 from artifactgen.models.timm import Timm, pretrained_cfg
+from artifactgen.models.timm_adapt import POSITIONS
 from artifactgen.models.timm_stated import architecture, claims
 
 
@@ -48,9 +49,15 @@ def _other_channels(wrong: Mapping[str, tuple[int, ...]], model: nn.Module) -> s
 
 def _other_size(wrong: Mapping[str, tuple[int, ...]], model: nn.Module) -> str:
     """For position embeddings (1, N, D) of another grid, the image size that has this grid."""
+    if not all(map(POSITIONS.search, wrong)):
+        return ""
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if set(wrong) != {"pos_embed"} or patch is None or len(wrong["pos_embed"]) != 3:
-        return ""
+        name = pretrained_cfg(model)["architecture"]
+        return (
+            "Its positions are of another image size or window, and timm does not resample those "
+            f"of {name}: set data.image_size as in training."
+        )
     embeds_prefix = not getattr(model, "no_embed_class", False)
     prefix_tokens = getattr(model, "num_prefix_tokens", 0) if embeds_prefix else 0
     patches = wrong["pos_embed"][1] - prefix_tokens

@@ -17,7 +17,7 @@ from artifactgen.models.base import Family, Network, Traits, per_channel
 from artifactgen.types import Framing
 
 if TYPE_CHECKING:
-    from artifactgen.models.audit import LoadAudit
+    from artifactgen.models.audit import LoadAudit, Mismatch
     from artifactgen.models.checkpoint import Checkpoint
     from artifactgen.models.claims import Claim
     from artifactgen.models.naming import NamedWeights
@@ -108,6 +108,18 @@ class Timm(Family):
         pool = self.global_pool or _trained_pool(draft.module, weights)
         # Without arguments, `super()` would not know a class that dataclass has made anew.
         return replace(Family.decide(self, draft, weights), global_pool=pool)
+
+    def trained_size(self, draft: Network, weights: NamedWeights) -> tuple[int, int] | None:
+        from artifactgen.models.timm_adapt import trained_size
+
+        return trained_size(draft, weights.tensors)
+
+    def adapted(
+        self, network: Network, tensors: Mapping[str, Tensor], wrong: tuple[Mismatch, ...]
+    ) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+        from artifactgen.models.timm_adapt import adapted  # only for weights of another shape
+
+        return adapted(self, network, tensors, wrong)
 
     def beside_encoder(self, network: Network) -> frozenset[str]:
         """Also one of a ViT's two last norms, if the user has said by the pooling which is used.

@@ -160,7 +160,7 @@ class Family(ABC):
         return replace(self, num_classes=classes)
 
     def trained_size(self, draft: Network, weights: NamedWeights) -> tuple[int, int] | None:
-        """(H, W) in pixels of the images of the training, if weights may tell another than `draft`'s.
+        """(H, W) in pixels of the images of a training, if weights may tell others than `draft`'s.
 
         Args:
             draft: built with these options, for images of `input_size`.

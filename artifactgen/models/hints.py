@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from artifactgen.models.audit import LoadAudit
+from artifactgen.models.candidates import fitting
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.recognise import as_options, looks_like, not_recognised
 from artifactgen.models.stated import Stated, read_for_advice
@@ -34,7 +35,8 @@ def looks(checkpoint: Checkpoint, stated: Stated) -> str:
     """What a checkpoint looks like, and what takes it; always says something."""
     heads = stated.options.get("num_heads")
     tensors = checkpoint.state_dict
-    return looks_like(tensors, heads and heads.value) or not_recognised(tensors)
+    found = fitting(checkpoint) or looks_like(tensors, heads and heads.value)
+    return found or not_recognised(tensors)
 
 
 def _other_channels(wrong: Mapping[str, tuple[int, ...]], model: nn.Module) -> str:

@@ -68,6 +68,8 @@ def trained_size(draft: Network, tensors: Tensors) -> tuple[int, int] | None:
         return None
     if any(tensors[name].shape[2:] != own[name].shape[2:] for name in wrong if name not in sized):
         return None  # another patch size
+    if _grid(draft, sized[0], own[sized[0]].shape) != draft.traits.patch_grid:
+        return None  # of windows
     grid = _grid(draft, sized[0], tensors[sized[0]].shape)
     return None if grid is None else (grid[0] * patch[0], grid[1] * patch[1])
 

@@ -47,6 +47,7 @@ _VITS = {
     "": ("vit_{}_patch{}_224", "beit*_{}_patch{}_*", "eva02_{}_patch{}_*", "*_{}_patch{}_*"),
 }
 """By what is in the names of its weights beside."""
+FITS = "Its weights fit"
 _MOST = 60
 _MOST_CHANNELS = 16
 
@@ -65,7 +66,7 @@ def fitting(checkpoint: Checkpoint) -> str:
         others = [other for other in alike if _fits(other, channels, checkpoint)]
     more = f" model.in_chans={channels}" if channels != 3 else ""
     also = f" {' and '.join(others)} would take them as well, and compute something else."
-    advice = f"Its weights fit {name}: set model.backbone={name}{more}."
+    advice = f"{FITS} {name}: set model.backbone={name}{more}."
     return advice + (also if others else "")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 from artifactgen.models.audit import LoadAudit
-from artifactgen.models.candidates import fitting
+from artifactgen.models.candidates import FITS, fitting
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.recognise import as_options, looks_like, not_recognised
 from artifactgen.models.stated import Stated, read_for_advice
@@ -17,8 +18,17 @@ from artifactgen.models.timm_adapt import POSITIONS
 from artifactgen.models.timm_stated import architecture, claims
 
 
-def hint(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
-    """A sentence on what to change, from the tensors of the checkpoint; always says something."""
+def hint(
+    audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module, *, options: Mapping[str, Any]
+) -> str:
+    """A sentence on what to change, from the tensors of the checkpoint; always says something.
+
+    Args:
+        audit: of what does not fit.
+        checkpoint: with all of its tensors.
+        model: that was built.
+        options: of the architecture, that were set.
+    """
     wrong = {name: shape for name, shape, _ in audit.mismatched}
     if not (audit.missing or audit.surplus):
         found = _other_channels(wrong, model) or _other_size(wrong, model)
@@ -28,7 +38,9 @@ def hint(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
     if pooling:
         return pooling
     stated = read_for_advice(checkpoint)
-    return _trained_as(stated, pretrained_cfg(model)["architecture"]) or looks(checkpoint, stated)
+    said = _trained_as(stated, pretrained_cfg(model)["architecture"]) or looks(checkpoint, stated)
+    fits = said.startswith(FITS) and options
+    return f"{said} Leave model.options out: model.options={{}}." if fits else said
 
 
 def looks(checkpoint: Checkpoint, stated: Stated) -> str:

@@ -101,9 +101,9 @@ def _unpickle(path: Path, names: list[str], *, mmap: bool) -> Any:
         _let_pass(error)
         raise CheckpointError(
             f"{path}: cannot be read ({type(error).__name__}: {printable(str(error))[:200]}).\n"
-            "What it names has to be found here as where it was saved: run in the folder of its "
-            "modules, or install them. What a script or notebook defines (__main__) is found in no "
-            "other: save model.state_dict() there."
+            "What it names has to be found here as where it was saved: install its modules, or put "
+            "them beside the folder of --config-dir or into one of PYTHONPATH. What a script or "
+            "notebook defines (__main__) is found in no other: save model.state_dict() there."
         ) from error
 
 

@@ -132,7 +132,7 @@ class Timm(Family):
     def hint(self, audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> str:
         from artifactgen.models.hints import hint  # only for a checkpoint that does not fit
 
-        return hint(audit, checkpoint, network.module)
+        return hint(audit, checkpoint, network.module, options=self.options)
 
     def _pretrained_cfg(self) -> Any:
         return timm.get_pretrained_cfg(self._resolved())

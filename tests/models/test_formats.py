@@ -456,7 +456,7 @@ def test_trusted_code_that_is_not_there(tmp_path: Path) -> None:
     del sys.modules[module.__name__]
     message = refusal(path, trusted=True)
     assert "ModuleNotFoundError: No module named 'a_module_of_someone'" in message
-    assert "run in the folder of its modules" in message
+    assert "install its modules, or put them beside the folder of --config-dir" in message
 
 
 class Exiting:

@@ -243,6 +243,12 @@ def test_weights_that_fit_two_models_are_said_to(tmp_path: Path) -> None:
     assert "tf_efficientnet_b0 would take them as well, and compute something else." in said
 
 
+def test_options_of_another_model_are_to_be_left_out(tmp_path: Path) -> None:
+    options = {"depth": 3}
+    said = refusal(tmp_path, small("resnet18"), Timm(backbone="test_vit", options=options))
+    assert said.endswith("set model.backbone=resnet18. Leave model.options out: model.options={}.")
+
+
 def test_another_size_of_what_fits(tmp_path: Path) -> None:
     state = small("vit_tiny_patch16_224", img_size=384)
     said = refusal(tmp_path, state, Timm(backbone="resnet18"))

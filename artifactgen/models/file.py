@@ -68,7 +68,7 @@ def identify(path: str | Path, *, trusted: bool = False) -> CheckpointFile:
     digest = hashlib.sha256()
     for file in (path, *shards):
         with file.open("rb") as stream:
-            hashlib.file_digest(stream, lambda: digest)  # type: ignore[arg-type, return-value]
+            hashlib.file_digest(stream, lambda: digest)
     return CheckpointFile(path, digest.hexdigest(), size_bytes, mtime_ns, shards, trusted)
 
 

@@ -104,7 +104,7 @@ def _other_channels(
     """First convolutions for `model.in_chans`, where it is not what it is by default."""
     if family.in_chans == _USUAL_CHANNELS:
         return {}
-    made = {}
+    made: dict[str, Tensor] = {}
     for name, _, shape in wrong:
         if name in _first_convolutions(module) and len(shape) == len("OIHW"):
             was = tensors[name].shape[1] * family.in_chans
@@ -116,9 +116,10 @@ def _other_channels(
 
 def _with_channels(channels: int, weight: Tensor, base: int) -> Tensor:
     try:
-        return adapt_input_conv(channels, weight, base_chans=base)
+        made: Tensor = adapt_input_conv(channels, weight, base_chans=base)
     except NotImplementedError:
         return weight
+    return made
 
 
 def _first_convolutions(module: nn.Module) -> list[str]:
@@ -129,7 +130,7 @@ def _first_convolutions(module: nn.Module) -> list[str]:
 
 def _told(network: Network, wrong: tuple[Mismatch, ...], own: Tensors) -> Iterator[str]:
     """Sentences, one for each kind of parameter and pair of sizes."""
-    said = {}
+    said: dict[str, None] = {}
     for name, before, after in wrong:
         if name in _first_convolutions(network.module) and before[1] != after[1]:
             said[f"first convolution adapted from {before[1]} to {after[1]} channel(s)"] = None

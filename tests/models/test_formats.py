@@ -19,6 +19,7 @@ import timm.utils
 import torch
 import torch.distributed.checkpoint as dcp
 from omegaconf import DictConfig, OmegaConf
+from timm.models.vision_transformer import checkpoint_filter_fn as vit_filter
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
@@ -365,6 +366,35 @@ def test_dino(tmp_path: Path) -> None:
     assert_loaded(loaded, model)
     assert (loaded.audit.container, loaded.audit.prefix) == ("teacher", "module.backbone.")
     assert not loaded.has_head
+
+
+@pytest.mark.parametrize("size", [None, (112, 112)])
+def test_dinov2(tmp_path: Path, size: tuple[int, int] | None) -> None:
+    """`teacher_checkpoint.pth` of its training, with blocks in chunks; at its own size, or another.
+
+    https://github.com/facebookresearch/dinov2/blob/main/dinov2/train/train.py
+    """
+    small = {"embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 0}
+    name = "vit_small_patch14_dinov2"
+    model = timm.create_model(name, img_size=224, **small)
+    state = {
+        "backbone." + key.replace("blocks.", "blocks.0."): tensor
+        for key, tensor in model.state_dict().items()
+    }
+    state |= {"backbone.mask_token": torch.ones(1, 48)}
+    state |= {"dino_head.last_layer.weight_v": torch.ones(8, 16)}
+    path = saved(tmp_path / "teacher_checkpoint.pth", {"teacher": state})
+    options = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+    loaded = load(path, backbone=name, options=options, image_size=size)
+    if size is None:
+        assert_loaded(loaded, model)
+        assert loaded.network.family.image_size == (224, 224)
+        return
+    expected = timm.create_model(name, img_size=size, **small)
+    source = saved(tmp_path / "m.pt", model.state_dict())
+    timm.models.load_checkpoint(expected, str(source), filter_fn=vit_filter)
+    assert_loaded(loaded, expected)
+    assert loaded.audit.adapted == ("position embeddings resampled from 16 × 16 to 8 × 8",)
 
 
 # Trainings in several processes: folders.

@@ -63,8 +63,7 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
     pages = {name: _make_page(name, page) for name, page in settings.pages.items()}
     check(settings.ckpt_path)
     source = build_source(settings)
-    checkpoint = identify(settings.ckpt_path)
-    checkpoint = replace(checkpoint, path=checkpoint.path.absolute())
+    checkpoint = identify(settings.ckpt_path, trusted=settings.trust_checkpoint).absolute()
     catalog = scan_source(source)
     splits, absent = choose_splits(settings.splits, catalog)
     _check_channels(settings, catalog)

@@ -117,6 +117,7 @@ class Settings(_Section):
 
     experiment_name: str
     ckpt_path: Path
+    trust_checkpoint: bool = False
     output_dir: Path
     splits: Annotated[list[Split], Field(min_length=1), BeforeValidator(_names)]
     record_id: Annotated[tuple[str, ...], BeforeValidator(_ids)] = ()
@@ -168,7 +169,8 @@ def parse(config: Mapping[str, Any]) -> tuple[Settings, dict[str, ArtifactSettin
     if config.get("ckpt_path") is None:
         raise ConfigError(
             "ckpt_path is not set: which trained model?\n"
-            "Add ckpt_path=path/to/model.ckpt (Lightning .ckpt, .pth, .pt or .safetensors)."
+            "Add ckpt_path=path/to/model.ckpt (Lightning .ckpt, .pth, .pt, .safetensors, or a "
+            "folder with model.safetensors)."
         )
     names = [
         key

@@ -74,6 +74,8 @@ ONLY_IN = {
     # One family of models; and a closed form that is derived for its ViT.
     "timm": {
         "artifactgen/models/timm.py",
+        "artifactgen/models/timm_adapt.py",
+        "artifactgen/models/candidates.py",
         "artifactgen/models/recognise.py",
         "artifactgen/artifacts/cam/closed_forms.py",
     },

@@ -62,7 +62,7 @@ def _simplejpeg() -> ModuleType | None:
     if not features.check_feature("libjpeg_turbo"):
         return None
     try:
-        import simplejpeg  # type: ignore[import-untyped]
+        import simplejpeg
     except ImportError:
         return None
     package: ModuleType = simplejpeg

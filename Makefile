@@ -58,6 +58,7 @@ bench: $(SETUP)  ## Measure exactness and speed against the reference libraries 
 	$(BIN)/python -m benchmarks.speed.cam
 	$(BIN)/python -m benchmarks.speed.attention
 	$(BIN)/python -m benchmarks.speed.one_pass
+	$(BIN)/python -m benchmarks.speed.reading
 	$(BIN)/python -m benchmarks.speed.drawing
 	$(BIN)/python -m benchmarks.speed.pipeline
 	$(BIN)/python -m benchmarks.speed.checks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from artifactgen.job import Job
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
 from artifactgen.rendering.image import display_images
+from artifactgen.rendering.placing import Canvas, canvas_of
 from artifactgen.types import UNKNOWN_LABEL, Sample
 
 
@@ -101,4 +103,10 @@ def make_view(job: Job, sample: Sample, arrays: Mapping[str, NDArray[Any]]) -> V
         prediction=None if prediction is None else job.classes[int(prediction)],
         probability=float(arrays.get("probabilities", np.nan)),
         provenance=job.provenance,
+        open_canvas=None if sample.stored is None else cache(partial(_canvas, job, sample)),
     )
+
+
+def _canvas(job: Job, sample: Sample) -> Canvas:
+    white = job.normalization.max_value
+    return canvas_of(sample, job.catalog.frame_names, max_value=white, longest_px=job.canvas_px)

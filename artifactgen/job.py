@@ -46,6 +46,8 @@ class Job:
     compiled: bool = False
     """Whether parts of the model go through `torch.compile`."""
     save_maps: bool = False
+    canvas_px: int | None = None
+    """Longest side of stored pictures that are drawn on, where samples bring them."""
     import_from: tuple[str, ...] = ()
     """Folders of the user's own modules, where classes of the configuration may be."""
 

@@ -6,7 +6,7 @@ L attention blocks, A attention heads, D embedding width, N tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,9 @@ Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 """In Lightning's spelling."""
 
+
+CanvasChoice = Literal["model", "source"]
+"""What pictures are drawn over: what the model saw, or what the data set has of a record."""
 
 CropMode = Literal["center", "squash", "border"]
 """timm's names. `center`: the shorter side is resized, and the centre is cut out; `squash`: both
@@ -43,6 +46,34 @@ class Framing:
     interpolation: Interpolation = "bicubic"
     border: tuple[float, ...] = (0.0,)
     """Colour that `border` fills with, in [0, 1]; for each channel, or one for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle in a picture; its edges may lie within pixels, and beyond the picture."""
+
+    top: float
+    """Rows of pixels between the picture's upper edge and the rectangle's."""
+    left: float
+    height: float
+    width: float
+
+    def scaled(self, rows: float, columns: float) -> Region:
+        """The same part of a picture that has so many times the rows and columns."""
+        height, width = self.height * rows, self.width * columns
+        return Region(self.top * rows, self.left * columns, height, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The picture that a sample was made from, to draw on."""
+
+    region: Region
+    """What of it is the sample's image; the rest was cut away."""
+    read: Callable[[], Image]
+    """Gives it, (C, H, W), in the type and with the channels of the sample's image. So that large
+    pictures need not wait in memory until they are drawn on, it may read a file once more;
+    `RecordError` where that has become impossible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +105,8 @@ class Sample:
     label: int = UNKNOWN_LABEL
     stored_size: tuple[int, int] | None = None
     """(H, W) in pixels before the source resized the image, for people; None = not told."""
+    stored: Stored | None = None
+    """What to draw on with `canvas=source`; None where the source was not asked for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         compute_threads=threads_each,
         compiled=settings.model.compile,
         save_maps=settings.save_maps,
+        canvas_px=settings.canvas_px if settings.canvas == "source" else None,
         import_from=run.request.import_from,
     )
     return Built(job, loaded, asked)

@@ -46,6 +46,11 @@ def model(built: Built, *, precision: str | None = None) -> Iterator[str]:
     yield f"Model: {job.model.name}, {height} × {width} pixels, {head}, {computed_in}"
     if framing := getattr(job.source, "framing", None):
         yield f"Pictures: {framed(framing, (height, width))}"
+    if job.canvas_px is not None:
+        yield (
+            "Canvas: the source's own pictures, reduced where a side is longer than "
+            f"{job.canvas_px:,} pixels (canvas_px)"
+        )
     fit, *more = loaded.audit.summary().split("; ")
     yield f"Checkpoint: {job.checkpoint.path.name}, {'; '.join((fit, *more[:1]))}"
     yield from (f"Checkpoint: {part}" for part in more[1:])

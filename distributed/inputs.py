@@ -63,8 +63,7 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
     pages = {name: _make_page(name, page) for name, page in settings.pages.items()}
     check(settings.ckpt_path)
     source = build_source(settings)
-    checkpoint = identify(settings.ckpt_path)
-    checkpoint = replace(checkpoint, path=checkpoint.path.absolute())
+    checkpoint = identify(settings.ckpt_path, trusted=settings.trust_checkpoint).absolute()
     catalog = scan_source(source)
     splits, absent = choose_splits(settings.splits, catalog)
     _check_channels(settings, catalog)
@@ -109,6 +108,8 @@ def build_source(settings: Settings) -> Source:
     source = instantiate(settings.data.target, options, section="data", base=Source)  # type: ignore[type-abstract]
     if asked := asked_framing(settings):
         _require_framing(source, asked)
+    if settings.canvas == "source":
+        _require_stored(source)
     return source
 
 
@@ -124,6 +125,15 @@ def _require_framing(source: Source, asked: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"data.{name}: {type(source).__name__} resizes whole images to data.image_size, and "
             f"does not crop. Leave out data.{name}."
+        )
+
+
+def _require_stored(source: Source) -> None:
+    if not hasattr(source, "keep_stored"):
+        raise ConfigError(
+            f"canvas=source: {type(source).__name__} does not tell what of its pictures the model "
+            "saw. Leave out canvas=source, or let it bring Sample.stored where its field "
+            "keep_stored is true."
         )
 
 
@@ -173,7 +183,8 @@ def deciding_settings(
     the precision, is decided once for a directory, see `artifactgen.store.calibrated`.
     """
     data = settings.data
-    options = {k: v for k, v in plain(source).items() if k not in (*_PLACES, *_LIMITS)}
+    beside = (*_PLACES, *_LIMITS, "keep_stored")
+    options = {k: v for k, v in plain(source).items() if k not in beside}
     if hasattr(source, "framing"):
         options["framing"] = asked_framing(settings)
     return {
@@ -190,6 +201,8 @@ def deciding_settings(
         "model": plain(settings.model.model_dump(by_alias=True)),
         "checkpoint_sha256": checkpoint.sha256,
         "precision": settings.precision,
+        "canvas": settings.canvas,
+        "canvas_px": settings.canvas_px if settings.canvas == "source" else None,
         "limit": settings.limit,
         "save_maps": settings.save_maps,
         "artifacts": {

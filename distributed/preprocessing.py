@@ -58,11 +58,13 @@ def build_normalization(
 
 
 def prepared(source: Source, settings: Settings, loaded: LoadedModel) -> Source:
-    """The source with the model's input size, and how pictures come to it, if it frames them."""
+    """The source with the model's input size, how pictures come to it, and if they are kept."""
     given: Any = source
     changes: dict[str, Any] = {"image_size": loaded.network.family.image_size}
     if hasattr(source, "framing"):
         changes["framing"] = build_framing(settings, loaded.network.family, loaded.stated)
+    if hasattr(source, "keep_stored"):
+        changes["keep_stored"] = settings.canvas == "source"
     framed: Source = replace(given, **changes)
     return framed
 

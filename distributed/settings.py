@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from artifactgen.errors import ConfigError, did_you_mean
-from artifactgen.models.folders import weights_in
-from artifactgen.types import Accelerator, CropMode, Interpolation, Precision
+from artifactgen.models.hub import checkpoint_of
+from artifactgen.types import Accelerator, CanvasChoice, CropMode, Interpolation, Precision
 
 Split = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -118,10 +118,13 @@ class Settings(_Section):
 
     experiment_name: str
     ckpt_path: Path
+    trust_checkpoint: bool = False
     output_dir: Path
     splits: Annotated[list[Split], Field(min_length=1), BeforeValidator(_names)]
     record_id: Annotated[tuple[str, ...], BeforeValidator(_ids)] = ()
     target_classes: Any = None
+    canvas: CanvasChoice = "model"
+    canvas_px: Annotated[int, Field(gt=0)] = 4096
     pooling: str = "auto"
     save_maps: bool = False
     accelerator: Accelerator = "auto"
@@ -183,9 +186,10 @@ def _weights_of_model(config: Mapping[str, Any]) -> str:
     if not isinstance(path, str):
         raise ConfigError(
             "ckpt_path is not set: which trained model?\n"
-            "Add ckpt_path=path/to/model.ckpt (Lightning .ckpt, .pth, .pt or .safetensors)."
+            "Add ckpt_path=path/to/model.ckpt (Lightning .ckpt, .pth, .pt, .safetensors, or a "
+            "folder with model.safetensors)."
         )
-    return str(weights_in(path))
+    return str(checkpoint_of(path))
 
 
 def _artifact(name: str, config: Mapping[str, Any]) -> ArtifactSettings:

@@ -53,7 +53,9 @@ LAYERS: dict[str, set[str]] = {
         *("artifacts", "assembly", "data", "engine", "errors", "firstlook", "introspect", "job"),
         *("models", "store", "types"),
     },
-    "pages": {"artifacts", "confusion", "data", "job", "rendering", "store", "types"},
+    "pages": {
+        *("artifacts", "confusion", "data", "errors", "job", "rendering", "store", "types"),
+    },
     "demo": {"clock", "data", "errors", "models", "store", "types"},
 }
 """What each part of the library may import of it. From bottom to top."""
@@ -72,6 +74,8 @@ ONLY_IN = {
     # One family of models; and a closed form that is derived for its ViT.
     "timm": {
         "artifactgen/models/timm.py",
+        "artifactgen/models/timm_adapt.py",
+        "artifactgen/models/candidates.py",
         "artifactgen/models/recognise.py",
         "artifactgen/artifacts/cam/closed_forms.py",
     },
@@ -81,6 +85,8 @@ ONLY_IN = {
         "artifactgen/models/huggingface.py",
         "artifactgen/models/transformers_nets.py",
     },
+    # Where it gives what Pillow does.
+    "simplejpeg": {"artifactgen/data/jpeg.py"},
     # The methods beside GradCAM; imported where one is asked for, if installed.
     "pytorch_grad_cam": {"artifactgen/artifacts/cam/methods.py"},
 }

@@ -9,7 +9,7 @@ way, and only the rows that are asked for are computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -35,6 +35,7 @@ from artifactgen.introspect.sites import AttentionSite, attention_sites
 from artifactgen.introspect.taps import Reader, Taps
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP
 from artifactgen.rendering.figure.attention import AttentionFigure
+from artifactgen.rendering.figure.forms import AttentionFigures, mean_panel
 from artifactgen.rendering.figure.geometry import FigureSpec, Rect
 from artifactgen.rendering.png import encode_png
 from artifactgen.store.layout import safe_name
@@ -76,11 +77,11 @@ class AttentionMaps(Artifact):
         else:
             chosen = tuple(sites[index] for index in blocks)
             _require_alike(blocks, chosen)
-        return BoundAttention(self, subject, blocks, chosen, self._figure(subject, blocks, chosen))
+        return BoundAttention(self, subject, blocks, chosen, self._figures(subject, blocks, chosen))
 
-    def _figure(
+    def _figures(
         self, subject: Subject, blocks: Sequence[int], sites: Sequence[AttentionSite]
-    ) -> AttentionFigure:
+    ) -> AttentionFigures:
         heads, names = sites[0].heads, tuple(f"Block {index}" for index in blocks)
         only_map = ""
         if self.method == "rollout":
@@ -93,7 +94,7 @@ class AttentionMaps(Artifact):
             only_map=only_map,
             tokens=sites[-1].grid.tokens,
         )
-        return AttentionFigure(layout, colormap=self.colormap)
+        return AttentionFigures(layout, colormap=self.colormap)
 
 
 def _block_index(index: int, blocks: int) -> int:
@@ -146,12 +147,17 @@ class BoundAttention(BoundArtifact):
     blocks: tuple[int, ...]
     sites: tuple[AttentionSite, ...]
     """Where attention is read: the blocks, or all up to the last for a rollout."""
-    figure: AttentionFigure
+    figures: AttentionFigures
     taps: Taps = field(init=False)
 
     def __post_init__(self) -> None:
         readers = tuple((site.path, self._reader(site)) for site in self.sites)
         object.__setattr__(self, "taps", Taps(attention=readers))
+
+    @property
+    def figure(self) -> AttentionFigure:
+        """Of pictures of the model's input size."""
+        return self.figures.own
 
     @property
     def query(self) -> Literal["class token", "pooling query", "mean over patches"]:
@@ -190,17 +196,20 @@ class BoundAttention(BoundArtifact):
         return {"attention": torch.unflatten(patches_BLAN, -1, grid.size)}
 
     def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
-        picture = self.figure.draw(
-            view.images,
+        canvas = view.canvas
+        picture = self.figures.of(canvas.size).draw(
+            canvas.images,
             arrays["attention"],
             title=view.sample.record_id,
             subtitle=self._subtitle(view),
+            region=canvas.region,
         )
         text = {
             **view.provenance,
             "Record": view.sample.record_id,
             "Method": self._what(),
             "Layer": ", ".join(site.path for site in self.sites),
+            **canvas.text,
         }
         name = safe_name(view.sample.record_id)
         yield f"attention_maps/{name}_attention.png", encode_png(picture, text)
@@ -239,7 +248,7 @@ class BoundAttention(BoundArtifact):
     @property
     def excerpts(self) -> Excerpts:
         title = "Rollout" if self._is_rollout else "Mean attention"
-        return partial(_excerpt, title, self.figure.geometry.bands[-1].means[0])
+        return partial(_excerpt, title, partial(mean_panel, self.figure.spec))
 
     def resolved(self) -> dict[str, Any]:
         return {
@@ -250,7 +259,12 @@ class BoundAttention(BoundArtifact):
 
 
 def _excerpt(
-    title: str, region: Rect, files: Sequence[str], *, label: int | None, prediction: int | None
+    title: str,
+    region: Callable[[tuple[int, int]], Rect],
+    files: Sequence[str],
+    *,
+    label: int | None,
+    prediction: int | None,
 ) -> tuple[Excerpt, ...]:
     """The mean over heads, laid over the image."""
     return (Excerpt(title, next(iter(files), None), region),)

@@ -8,7 +8,7 @@ To add a kind, write a file in this folder and a YAML; see `docs/extending.md`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from artifactgen.introspect.probe import Probe
     from artifactgen.models.base import Network
     from artifactgen.rendering.figure.geometry import Rect
+    from artifactgen.rendering.placing import Canvas
     from artifactgen.types import Sample
 
 Arrays = Mapping[str, "NDArray[Any]"]
@@ -65,7 +66,7 @@ class View:
 
     sample: Sample
     images: Sequence[NDArray[np.uint8]]
-    """(H, W, 3) each: the image, or one for each frame."""
+    """(H, W, 3) each, what the model saw: the image, or one for each frame."""
     label: str | None
     """Name of the class that the data set gives."""
     prediction: str | None
@@ -74,6 +75,20 @@ class View:
     """Softmax probability of the predicted class; NaN without one."""
     provenance: Mapping[str, str]
     """Written into every picture: checkpoint, model, program version."""
+    open_canvas: Callable[[], Canvas] | None = None
+    """Gives the stored pictures, where these are drawn on; it may read a file."""
+
+    @property
+    def canvas(self) -> Canvas:
+        """What maps are laid over.
+
+        Raises:
+            RecordError: the stored picture has become unreadable.
+        """
+        # Drawing takes half a second to import; options are read without it.
+        from artifactgen.rendering.placing import Canvas
+
+        return Canvas(self.images) if self.open_canvas is None else self.open_canvas()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +98,9 @@ class Excerpt:
     title: str
     path: str | None
     """Relative to the output directory; None where the record has no such picture."""
-    region: Rect | None = None
-    """Of the picture; None is all of it."""
+    region: Rect | Callable[[tuple[int, int]], Rect] | None = None
+    """Of the picture; None is all of it. A function of (H, W) of what maps were laid over, where
+    the region follows from that."""
 
 
 class Excerpts(Protocol):

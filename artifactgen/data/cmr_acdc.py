@@ -11,14 +11,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from artifactgen.data.base import Catalog, decode_each, is_of_the_file
 from artifactgen.data.content import content_digest
-from artifactgen.data.image import MAX_PIXELS, centre_crop_or_pad, resize, scale_to_unit
+from artifactgen.data.image import MAX_PIXELS, centre_crop_or_pad, centred, resize, scale_to_unit
 from artifactgen.data.nifti import read_frames
+from artifactgen.data.stored import keep
 from artifactgen.errors import ConfigError, DataError
-from artifactgen.types import UNKNOWN_LABEL, Failure, Sample
+from artifactgen.types import UNKNOWN_LABEL, Failure, Image, Sample
 
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
 FRAME_NAMES = ("ED", "mid", "ES")
@@ -87,6 +89,8 @@ class CmrAcdc:
     """Diagnoses in the order of their labels; None = alphabetical."""
     max_pixels: int = MAX_PIXELS
     """A record whose frames have more, H × W, is a `Failure`."""
+    keep_stored: bool = False
+    """Whether samples bring the whole frames to draw on; filled by the driver."""
 
     def scan(self) -> Catalog:
         """List the patients and read their `Info.cfg`; no image is decoded.
@@ -120,10 +124,21 @@ class CmrAcdc:
 
     def _decode(self, row: int, record_id: str, patient: Patient) -> Sample:
         assert self.image_size is not None, "the driver fills in the model's input size"
-        frames_CHW = read_frames(Path(patient.cine), patient.frames, max_pixels=self.max_pixels)
+        frames_CHW = self._frames(patient)
         crop = self.image_size if self.crop_size is None else (self.crop_size, self.crop_size)
-        image_CHW = scale_to_unit(centre_crop_or_pad(frames_CHW, crop))
-        return Sample(record_id, row, resize(image_CHW, self.image_size), patient.label, crop)
+        image_CHW = resize(scale_to_unit(centre_crop_or_pad(frames_CHW, crop)), self.image_size)
+        kept = None
+        if self.keep_stored:
+            region = centred(frames_CHW.shape[1:], crop)
+            again = partial(self._whole_again, patient, crop)
+            kept = keep(_as_bright_as(crop, frames_CHW), region, again)
+        return Sample(record_id, row, image_CHW, patient.label, crop, kept)
+
+    def _frames(self, patient: Patient) -> Image:
+        return read_frames(Path(patient.cine), patient.frames, max_pixels=self.max_pixels)
+
+    def _whole_again(self, patient: Patient, crop: tuple[int, int]) -> Image:
+        return _as_bright_as(crop, self._frames(patient))
 
     def _own_splits(self, patients: Sequence[Patient]) -> dict[str, tuple[Patient, ...]]:
         training = [patient for patient in patients if patient.folder == "training"]
@@ -142,6 +157,11 @@ class CmrAcdc:
             ids.sort(key=lambda name: hashlib.sha256(f"{self.seed}:{name}".encode()).digest())
             chosen.update(ids[: int(self.val_fraction * len(ids) + 0.5)])
         return chosen
+
+
+def _as_bright_as(crop: tuple[int, int], frames_CHW: Image) -> Image:
+    """Whole frames in [0, 1], scaled as their crop is, so that both look alike."""
+    return scale_to_unit(frames_CHW, as_in=centre_crop_or_pad(frames_CHW, crop))
 
 
 def _scan_patients(root: Path, classes: Sequence[str]) -> list[Patient]:

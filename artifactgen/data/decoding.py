@@ -30,6 +30,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from artifactgen.data.image import require_pixels
+from artifactgen.data.jpeg import decode_jpeg
 from artifactgen.errors import RecordError
 
 # Of the whole process. `data.max_pixels` stands for the one; and what is wrong with a picture is
@@ -65,7 +66,12 @@ def decode_picture(
         OSError: it is cut short or broken (of Pillow, without a number).
     """
     with _open(data) as picture:
-        require_pixels((picture.height, picture.width), max_pixels)
+        size = (picture.height, picture.width)
+        require_pixels(size, max_pixels)
+        if picture.format == "JPEG" and not exif_rotate:
+            image = decode_jpeg(data, mode=mode, size=size)
+            if image is not None:
+                return image
         picture.load()
         if exif_rotate:
             ImageOps.exif_transpose(picture, in_place=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from artifactgen.errors import RecordError
-from artifactgen.types import Framing, Image
+from artifactgen.types import Framing, Image, Region
 
 _FILTERS = {
     "nearest": Pillow.Resampling.NEAREST,
@@ -40,6 +40,11 @@ class Placement:
     top: int
     """Of the crop in the resized picture; negative where it is padded."""
     left: int
+
+    def region(self, have: Sequence[int], size: tuple[int, int]) -> Region:
+        """What of a picture of `have` = (H, W) the input of `size` shows."""
+        rows, columns = (own / new for own, new in zip(have, self.resized, strict=True))
+        return Region(self.top, self.left, *size).scaled(rows, columns)
 
 
 def frame(image_HWC: NDArray[Any], size: tuple[int, int], framing: Framing) -> Image:

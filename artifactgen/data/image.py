@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.errors import RecordError
-from artifactgen.types import Image
+from artifactgen.types import Image, Region
 
 MAX_PIXELS = 100_000_000
 """Of a picture, unless `data.max_pixels` says otherwise."""
@@ -24,6 +24,15 @@ def require_pixels(size: Sequence[int], max_pixels: int) -> None:
             f"{size[0]:,} × {size[1]:,} = {pixels:,} pixels are more than "
             f"data.max_pixels={max_pixels}; raise it if the memory is there"
         )
+
+
+def channels_first(image_HWC: Image) -> Image:
+    """(H, W, C) as (C, H, W), contiguous; faster than NumPy for uint8 and uint16."""
+    if image_HWC.dtype.itemsize > 2 or image_HWC.shape[-1] > 4:
+        return np.ascontiguousarray(image_HWC.transpose(2, 0, 1))
+    image_CHW = np.empty((image_HWC.shape[-1], *image_HWC.shape[:2]), image_HWC.dtype)
+    cv2.split(np.ascontiguousarray(image_HWC), list(image_CHW))
+    return image_CHW
 
 
 def centre_crop_or_pad(image_CHW: Image, size: tuple[int, int]) -> Image:
@@ -39,6 +48,13 @@ def centre_crop_or_pad(image_CHW: Image, size: tuple[int, int]) -> Image:
     return out_CHW
 
 
+def centred(size: Sequence[int], crop: tuple[int, int]) -> Region:
+    """What `centre_crop_or_pad` to `crop` takes of an image of `size` = (H, W)."""
+    pairs = zip(size, crop, strict=True)
+    top, left = (rows[0].start - rows[1].start for rows in (_overlap(*pair) for pair in pairs))
+    return Region(top, left, *crop)
+
+
 def _overlap(have: int, want: int) -> tuple[slice, slice]:
     """What to take of an axis of `have` pixels, and where it goes in one of `want` pixels."""
     length = min(have, want)
@@ -46,16 +62,21 @@ def _overlap(have: int, want: int) -> tuple[slice, slice]:
     return slice(source, source + length), slice(target, target + length)
 
 
-def scale_to_unit(image_CHW: Image) -> NDArray[np.float32]:
+def scale_to_unit(image_CHW: Image, *, as_in: Image | None = None) -> NDArray[np.float32]:
     """Scale each channel's own minimum and maximum to 0 and 1; a constant channel becomes zeros.
 
     Computed in float64, since the range of a float32 channel may exceed float32.
+
+    Args:
+        image_CHW: to be scaled.
+        as_in: a part of it whose range is taken instead; what is beyond is clipped to [0, 1].
     """
     wide_CHW = image_CHW.astype(np.float64)
-    lowest = wide_CHW.min(axis=(1, 2), keepdims=True)
-    span = wide_CHW.max(axis=(1, 2), keepdims=True) - lowest
+    part_CHW = wide_CHW if as_in is None else as_in.astype(np.float64)
+    lowest = part_CHW.min(axis=(1, 2), keepdims=True)
+    span = part_CHW.max(axis=(1, 2), keepdims=True) - lowest
     scaled_CHW: NDArray[Any] = (wide_CHW - lowest) / np.where(span > 0, span, 1)
-    return scaled_CHW.astype(np.float32)
+    return (scaled_CHW if as_in is None else scaled_CHW.clip(0, 1)).astype(np.float32)
 
 
 def resize(image_CHW: Image, size: tuple[int, int]) -> Image:

@@ -88,8 +88,15 @@ class ImageFolder(Pictures):
     def _decode_row(
         self, catalog: Catalog, row: int, record_id: str, found: dict[str, Any]
     ) -> Sample:
-        data = Path(self.root, found[PATH]).read_bytes()
-        return self.sample(data, record_id, row, catalog=catalog, label=found[LABEL])
+        path = Path(self.root, found[PATH])
+        return self.sample(
+            path.read_bytes(),
+            record_id,
+            row,
+            catalog=catalog,
+            label=found[LABEL],
+            again=path.read_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)

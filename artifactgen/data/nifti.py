@@ -22,7 +22,7 @@ from artifactgen.errors import RecordError
 
 MAX_BYTES = 8 << 30
 _HEADER_BYTES = 348
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 20
 _DEFLATE_MAX_RATIO = 1032
 """Deflate cannot expand further: https://zlib.net/zlib_tech.html (Maximum Compression Factor)."""
 
@@ -51,6 +51,14 @@ class _Voxels:
     def stop(self) -> int:
         """End of the voxels in bytes; a Python integer, which no header can make overflow."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+
+class _GzipFile(igzip.IGzipFile):  # type: ignore[misc]
+    """Decompresses into the caller's array; Python's own `readinto` takes a copy of each block."""
+
+    def readinto(self, target: memoryview) -> int:
+        count: int = self._buffer.readinto(target)
+        return count
 
 
 def read_frames(
@@ -126,7 +134,7 @@ def _read(path: Path, *, ndim: int | None, max_bytes: int, max_pixels: int | Non
     with path.open("rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        stream: BufferedIOBase = igzip.IGzipFile(fileobj=raw) if is_gzip else raw
+        stream: BufferedIOBase = _GzipFile(fileobj=raw) if is_gzip else raw
         voxels = _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
         if max_pixels is not None:
             require_pixels(voxels.shape[1::-1], max_pixels)
@@ -184,11 +192,10 @@ def _read_body(stream: BufferedIOBase, n_bytes: int) -> NDArray[np.uint8]:
     body = np.empty(n_bytes, np.uint8)
     done = 0
     while done < n_bytes:
-        chunk = stream.read(min(_CHUNK_BYTES, n_bytes - done))
-        if not chunk:
+        count = stream.readinto(body[done : done + _CHUNK_BYTES].data)
+        if not count:
             raise RecordError(f"cut short: {done:,} of {n_bytes:,} bytes after the header")
-        body[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        done += len(chunk)
+        done += count
     return body
 
 

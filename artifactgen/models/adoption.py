@@ -18,7 +18,7 @@ from artifactgen.models.base import Family
 from artifactgen.models.building import built
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.claims import Claim, shown
-from artifactgen.models.matching import Match, match_checkpoint, misfits, shapes
+from artifactgen.models.matching import Match, adapted, match_checkpoint, misfits, shapes
 from artifactgen.models.stated import Stated
 
 
@@ -42,10 +42,12 @@ def adopt(
     match, taken = _closest(
         family, checkpoint, [claim for claim in open_ if claim not in foreign], stated.num_classes
     )
-    audit = replace(match.audit, taken=tuple(map(str, taken)), aside=stated.aside)
+    match = adapted(family, match)
+    told = (*map(str, taken), *match.told)
+    audit = replace(match.audit, taken=told, aside=stated.aside)
     if not audit.fits:
         return replace(match, audit=audit), ()
-    disputed = [claim for claim in claims if not claim.is_met_by(match.network.family)]
+    disputed = [claim for claim in claims if _is_disputed(claim, match)]
     contrary = [
         claim for claim in disputed if claim not in foreign and _is_contrary(claim, match, open_)
     ]
@@ -125,6 +127,12 @@ def filled(family: Family, claims: Sequence[Claim]) -> Family:
     for claim in claims:
         family = claim.put(family)
     return family
+
+
+def _is_disputed(claim: Claim, match: Match) -> bool:
+    """Whether something else is used; a size for which weights were resampled is what it was."""
+    of_size = claim.option == "image_size" and match.audit.adapted
+    return not (of_size or claim.is_met_by(match.network.family))
 
 
 def _is_contrary(claim: Claim, match: Match, open_: Sequence[Claim]) -> bool:

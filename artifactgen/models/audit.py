@@ -54,6 +54,8 @@ class LoadAudit:
     """What lies beside the encoder and could be a head, and why it is not taken for one."""
     taken: tuple[str, ...] = ()
     """Options that nobody set and that the checkpoint states, as `num_heads 3 (where)`."""
+    adapted: tuple[str, ...] = ()
+    """What was done to weights of another shape, for the size or the channels that were set."""
     refuted: tuple[str, ...] = ()
     """What the checkpoint states and its weights do not fit."""
     aside: str = ""
@@ -87,6 +89,7 @@ class LoadAudit:
             parts.append(f"no head is taken: {self.head_note}")
         if self.taken:
             parts.append(f"stated in the checkpoint and taken: {', '.join(self.taken)}")
+        parts += self.adapted
         if self.refuted:
             parts.append(f"stated, but its weights do not fit it: {', '.join(self.refuted)}")
         if self.aside:

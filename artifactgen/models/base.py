@@ -21,7 +21,7 @@ from artifactgen.types import Framing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from artifactgen.models.audit import LoadAudit
+    from artifactgen.models.audit import LoadAudit, Mismatch
     from artifactgen.models.checkpoint import Checkpoint
     from artifactgen.models.naming import NamedWeights
     from artifactgen.models.stated import Stated
@@ -173,6 +173,30 @@ class Family(ABC):
         """
         classes = 0 if self.num_classes == 0 else head_classes(draft, weights)
         return replace(self, num_classes=classes)
+
+    def trained_size(self, draft: Network, weights: NamedWeights) -> tuple[int, int] | None:
+        """(H, W) in pixels of the images of a training, if weights may tell others than `draft`'s.
+
+        Args:
+            draft: built with these options, for images of `input_size`.
+            weights: the checkpoint's, under the model's names.
+        """
+        return None
+
+    def adapted(
+        self, network: Network, tensors: Mapping[str, Tensor], wrong: tuple[Mismatch, ...]
+    ) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+        """What takes the place of weights of another shape, and sentences on how it was made.
+
+        Nothing, unless all of them can be made to fit, by what these options set and a training
+        had otherwise: an image size, a number of channels.
+
+        Args:
+            network: built for what is set.
+            tensors: the checkpoint's, under the model's names.
+            wrong: those of another shape than the model's.
+        """
+        return {}, ()
 
     def beside_encoder(self, network: Network) -> frozenset[str]:
         """Paths of parts of which a checkpoint may hold more than the model without harm.

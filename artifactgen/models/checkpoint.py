@@ -1,16 +1,12 @@
 """Read a checkpoint of any training framework without running any of its code.
 
-Everything goes through `torch.load(weights_only=True)` with the short list of `pickles.py`.
-https://docs.pytorch.org/docs/stable/notes/serialization.html#weights-only
+What is in its files is read by `reading.py`; here it is told which of it are the weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import pathlib
-import pickle
-import struct
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from artifactgen.errors import CheckpointError, printable
 from artifactgen.models.file import CheckpointFile
-from artifactgen.models.pickles import Inert, allowed_globals, refused_globals
-from artifactgen.patience import is_of_the_machine
+from artifactgen.models.folder import weight_map
+from artifactgen.models.pickles import Inert
+from artifactgen.models.reading import read_file
 
 CONTAINERS = (
     "teacher",
@@ -51,22 +48,6 @@ META_KEYS = (
 """Keys under which frameworks and people keep what they say of the weights."""
 
 _MAX_NESTING = 16
-_BROKEN = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    MemoryError,
-    OverflowError,
-    struct.error,
-    zipfile.BadZipFile,
-)
-"""What the readers of torch, safetensors and zip raise for files that are cut or garbled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +71,7 @@ class Checkpoint:
 
 
 def read_checkpoint(file: CheckpointFile) -> Checkpoint:
-    """Read a `.ckpt`, `.pth`, `.pt` or `.safetensors` file.
+    """Read a `.ckpt`, `.pth`, `.pt`, `.bin` or `.safetensors` file, or the shards of an index.
 
     Raises:
         CheckpointError: not a checkpoint, cut, without weights, larger on paper than the file, one
@@ -98,7 +79,7 @@ def read_checkpoint(file: CheckpointFile) -> Checkpoint:
         OSError: of a kind that may pass.
     """
     path = file.path
-    payload = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    payload = _read_shards(file) if file.shards else read_file(path, trusted=file.trusted)
     container, weights = find_weights(payload)
     if not weights:
         is_mapping = isinstance(payload, Mapping)
@@ -108,13 +89,15 @@ def read_checkpoint(file: CheckpointFile) -> Checkpoint:
             f"They are looked for at the top and under {', '.join(CONTAINERS)}."
         )
     weights = {printable(name): tensor for name, tensor in weights.items()}
-    _check_tensors(path, weights)
+    _check_tensors(file, weights)
     file.require_untouched()
     return Checkpoint(file, weights, container, _plain_meta(payload))
 
 
 def find_weights(payload: object, *, depth: int = 4) -> tuple[str, dict[str, Tensor]]:
     """The (dotted) key under which the weights lie in nested mappings, and the weights."""
+    if isinstance(payload, nn.Module):  # in a file that is trusted
+        payload = payload.state_dict()
     if not isinstance(payload, Mapping) or depth == 0:
         return "", {}
     for key in CONTAINERS:
@@ -125,74 +108,21 @@ def find_weights(payload: object, *, depth: int = 4) -> tuple[str, dict[str, Ten
     return "", {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 
-def _read_safetensors(path: Path) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise CheckpointError(f"{path}: needs `pip install safetensors`.") from error
-    from safetensors import SafetensorError
-
-    try:
-        return load_file(path, device="cpu")
-    except (SafetensorError, *_BROKEN) as error:
-        _let_pass(error)
-        raise _broken(path, error) from error
+def _read_shards(file: CheckpointFile) -> dict[str, Any]:
+    """The tensors of all files of an index, each where its own file has it: nothing is copied."""
+    contents = {path.name: read_file(path, trusted=file.trusted) for path in file.shards}
+    for name, shard in weight_map(file.path).items():
+        if not isinstance(contents[shard], Mapping) or name not in contents[shard]:
+            raise CheckpointError(
+                f"{file.path}: {printable(name)} is not in {shard}, where it should be. The files "
+                "are not of one checkpoint: copy or save all of them again."
+            )
+    return {name: value for content in contents.values() for name, value in content.items()}
 
 
-def _read_torch(path: Path) -> Any:
-    is_zip = zipfile.is_zipfile(path)
-    with torch.serialization.safe_globals(allowed_globals()):
-        try:
-            if is_zip:
-                _check_archive(path)
-            # Files from before torch 1.6 are no archives and cannot be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-        except _BROKEN as error:
-            _let_pass(error)
-            if names := refused_globals(path, error):
-                raise _refusal(path, names) from error
-            raise _broken(path, error) from error
-
-
-def _check_archive(path: Path) -> None:
-    """Mapping reads the bytes of an archive as they lie; `torch.save` never compresses."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ValueError("a compressed archive, which torch.save never writes")
-    if any(Path(member.filename).name == "constants.pkl" for member in members):
-        raise ValueError("a TorchScript archive: save model.state_dict() instead")
-
-
-def _let_pass(error: Exception) -> None:
-    """Raise what is not the file's fault, such as a stale handle, as it is."""
-    if isinstance(error, OSError) and is_of_the_machine(error):
-        raise error
-
-
-def _broken(path: Path, error: BaseException) -> CheckpointError:
-    # torch begins its refusals with a page of advice; the reason stands behind it.
-    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    reason = f"{type(error).__name__}: {printable(text.partition(chr(10))[0][:200])}"
-    return CheckpointError(
-        f"{path}: cut short, damaged or no checkpoint ({reason}). Copy or save it again."
-    )
-
-
-def _refusal(path: Path, names: list[str]) -> CheckpointError:
-    listed = printable(", ".join(names[:8])) + (
-        f" and {len(names) - 8} more" if len(names) > 8 else ""
-    )
-    return CheckpointError(
-        f"{path}: refused, and nothing of it was run: besides weights it names {listed}, "
-        "which would be code to run.\nIf you trust where it comes from, save its weights alone: "
-        'torch.save({"state_dict": model.state_dict()}, "weights.ckpt").'
-    )
-
-
-def _check_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
+def _check_tensors(file: CheckpointFile, weights: Mapping[str, Tensor]) -> None:
     """Refuse tensors without data or with more elements than the file can hold, before any copy."""
-    file_bytes = path.stat().st_size
+    path, file_bytes = file.path, file.size_bytes
     for name, tensor in weights.items():
         if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
             kind = f"{tensor.layout} on {tensor.device}, {tensor.dtype}"
@@ -204,7 +134,9 @@ def _check_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
             )
 
 
-def _plain_meta(payload: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_meta(payload: Any) -> dict[str, Any]:
+    if not isinstance(payload, Mapping):
+        return {}
     found = {key: plain(payload[key]) for key in META_KEYS if key in payload}
     # Under a name for weights, some write what the model is called.
     found |= {key: plain(payload[key]) for key in CONTAINERS if isinstance(payload.get(key), str)}

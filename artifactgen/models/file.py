@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from artifactgen.errors import CheckpointError, did_you_mean, printable
 from artifactgen.filetypes import CUT_ARCHIVE, EMPTY, TORCH_FILE, describe_file
+from artifactgen.models.folder import INDEX, shards_of, weights_in
 from artifactgen.patience import is_of_the_machine
 
 _ENDINGS = (".ckpt", ".pth", ".pt", ".safetensors", ".bin", ".tar", ".th", ".pkl", ".pickle")
@@ -18,15 +20,26 @@ class CheckpointFile:
     """Which checkpoint it is, wherever it lies."""
 
     path: Path
+    """The file with the weights, or the index of several."""
     sha256: str
-    """Of the content, in hex."""
+    """Of the content, in hex; of several files, of one after the other."""
     size_bytes: int
+    """Of all files."""
     mtime_ns: int
+    """Of several files, the sum: each of them counts."""
+    shards: tuple[Path, ...] = ()
+    """The files that an index names."""
+    trusted: bool = False
+    """Whether it may run code of its own, where that is what it takes to read it."""
+
+    def absolute(self) -> CheckpointFile:
+        """The same file, from whatever folder it is looked at."""
+        shards = tuple(shard.absolute() for shard in self.shards)
+        return replace(self, path=self.path.absolute(), shards=shards)
 
     def require_untouched(self) -> None:
-        """`CheckpointError` if the file was replaced or written to since it was identified."""
-        stat = self.path.stat()
-        if (stat.st_size, stat.st_mtime_ns) != (self.size_bytes, self.mtime_ns):
+        """`CheckpointError` if a file was replaced or written to since it was identified."""
+        if _size_and_mtime((self.path, *self.shards)) != (self.size_bytes, self.mtime_ns):
             raise self._changed()
 
     def require_same(self) -> None:
@@ -40,30 +53,51 @@ class CheckpointFile:
         )
 
 
-def identify(path: str | Path) -> CheckpointFile:
+def identify(path: str | Path, *, trusted: bool = False) -> CheckpointFile:
     """Check what can be told of a checkpoint without loading it, and hash it.
+
+    Args:
+        path: a file, an index of several, or the folder that either lies in.
+        trusted: whether it may run code of its own.
 
     Raises:
         CheckpointError: no such file, or one that is visibly no checkpoint.
     """
-    path = Path(path)
-    check(path)
-    stat = path.stat()
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
-    return CheckpointFile(path, digest.hexdigest(), stat.st_size, stat.st_mtime_ns)
+    path, shards = check(Path(path))
+    size_bytes, mtime_ns = _size_and_mtime((path, *shards))
+    digest = hashlib.sha256()
+    for file in (path, *shards):
+        with file.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: digest)
+    return CheckpointFile(path, digest.hexdigest(), size_bytes, mtime_ns, shards, trusted)
 
 
-def check(path: Path) -> None:
-    """`CheckpointError` for what is visibly no checkpoint: the first bytes tell."""
+def check(path: Path) -> tuple[Path, tuple[Path, ...]]:
+    """The file of a checkpoint, and those that it names, if it is an index.
+
+    Raises:
+        CheckpointError: what is visibly no checkpoint: the first bytes tell.
+    """
     if not path.exists():
         raise CheckpointError(f"ckpt_path={path}: no such file. {_nearby(path)}")
     if path.is_dir():
-        raise CheckpointError(
-            f"ckpt_path={path}: a folder; name a file. {_nearby(path / 'x.ckpt')}"
-        )
+        path = weights_in(path) or _require_file(path)
     if not path.is_file():
         raise CheckpointError(f"ckpt_path={path}: not a regular file.")
+    shards = shards_of(path) if path.name.endswith(INDEX) else ()
+    for file in shards or (path,):
+        _check_content(file)
+    return path, shards
+
+
+def _require_file(folder: Path) -> NoReturn:
+    raise CheckpointError(
+        f"ckpt_path={folder}: a folder without model.safetensors, pytorch_model.bin or an index of "
+        f"them; name a file. {_nearby(folder / 'x.ckpt')}"
+    )
+
+
+def _check_content(path: Path) -> None:
     try:
         reason = _not_a_checkpoint(path)
     except OSError as error:
@@ -72,6 +106,11 @@ def check(path: Path) -> None:
         raise CheckpointError(f"ckpt_path={path}: cannot be read ({error.strerror}).") from error
     if reason:
         raise CheckpointError(f"ckpt_path={path}: {reason}")
+
+
+def _size_and_mtime(paths: tuple[Path, ...]) -> tuple[int, int]:
+    stats = [path.stat() for path in paths]
+    return sum(stat.st_size for stat in stats), sum(stat.st_mtime_ns for stat in stats)
 
 
 def _nearby(path: Path) -> str:

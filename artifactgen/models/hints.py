@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 from artifactgen.models.audit import LoadAudit
+from artifactgen.models.candidates import FITS, fitting
 from artifactgen.models.checkpoint import Checkpoint
 from artifactgen.models.recognise import as_options, looks_like, not_recognised
 from artifactgen.models.stated import Stated, read_for_advice
 from artifactgen.models.timm import Timm, pretrained_cfg
+from artifactgen.models.timm_adapt import POSITIONS
 from artifactgen.models.timm_stated import architecture, claims
 
 
-def hint(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
-    """A sentence on what to change, from the tensors of the checkpoint; always says something."""
+def hint(
+    audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module, *, options: Mapping[str, Any]
+) -> str:
+    """A sentence on what to change, from the tensors of the checkpoint; always says something.
+
+    Args:
+        audit: of what does not fit.
+        checkpoint: with all of its tensors.
+        model: that was built.
+        options: of the architecture, that were set.
+    """
     wrong = {name: shape for name, shape, _ in audit.mismatched}
     if not (audit.missing or audit.surplus):
         found = _other_channels(wrong, model) or _other_size(wrong, model)
@@ -26,14 +38,17 @@ def hint(audit: LoadAudit, checkpoint: Checkpoint, model: nn.Module) -> str:
     if pooling:
         return pooling
     stated = read_for_advice(checkpoint)
-    return _trained_as(stated, pretrained_cfg(model)["architecture"]) or looks(checkpoint, stated)
+    said = _trained_as(stated, pretrained_cfg(model)["architecture"]) or looks(checkpoint, stated)
+    fits = said.startswith(FITS) and options
+    return f"{said} Leave model.options out: model.options={{}}." if fits else said
 
 
 def looks(checkpoint: Checkpoint, stated: Stated) -> str:
     """What a checkpoint looks like, and what takes it; always says something."""
     heads = stated.options.get("num_heads")
     tensors = checkpoint.state_dict
-    return looks_like(tensors, heads and heads.value) or not_recognised(tensors)
+    found = fitting(checkpoint) or looks_like(tensors, heads and heads.value)
+    return found or not_recognised(tensors)
 
 
 def _other_channels(wrong: Mapping[str, tuple[int, ...]], model: nn.Module) -> str:
@@ -48,9 +63,15 @@ def _other_channels(wrong: Mapping[str, tuple[int, ...]], model: nn.Module) -> s
 
 def _other_size(wrong: Mapping[str, tuple[int, ...]], model: nn.Module) -> str:
     """For position embeddings (1, N, D) of another grid, the image size that has this grid."""
+    if not all(map(POSITIONS.search, wrong)):
+        return ""
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if set(wrong) != {"pos_embed"} or patch is None or len(wrong["pos_embed"]) != 3:
-        return ""
+        name = pretrained_cfg(model)["architecture"]
+        return (
+            "Its positions are of another image size or window, and timm does not resample those "
+            f"of {name}: set data.image_size as in training."
+        )
     embeds_prefix = not getattr(model, "no_embed_class", False)
     prefix_tokens = getattr(model, "num_prefix_tokens", 0) if embeds_prefix else 0
     patches = wrong["pos_embed"][1] - prefix_tokens

@@ -17,14 +17,14 @@ from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, Aut
 
 from artifactgen.errors import ConfigError
 from artifactgen.models.base import Family, Network, per_channel
-from artifactgen.models.folders import (
+from artifactgen.models.hooked import RAISED, HookedFamily, HookedNetwork, hook_up, reason
+from artifactgen.models.hub import (
     CONFIG,
     Processor,
     folder_of,
     read_json,
     read_processor,
 )
-from artifactgen.models.hooked import RAISED, HookedFamily, HookedNetwork, hook_up, reason
 from artifactgen.models.text_vectors import TextVectors, read_text_vectors
 from artifactgen.models.transformers_nets import (
     CLASSIFIER,

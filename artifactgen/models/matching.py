@@ -12,6 +12,7 @@ from artifactgen.models.audit import LoadAudit, audit_load
 from artifactgen.models.base import Family, Network, head_classes
 from artifactgen.models.building import built
 from artifactgen.models.checkpoint import Checkpoint
+from artifactgen.models.claims import shown
 from artifactgen.models.head_search import Wanted, find_head, unread_beside
 from artifactgen.models.heads import Head, with_head
 from artifactgen.models.naming import NamedWeights, rename
@@ -31,6 +32,8 @@ class Match:
     behind: str = ""
     """What takes these outputs and is left out: a training may keep a classifier of a pre-training
     and put its own behind it."""
+    told: tuple[str, ...] = ()
+    """What nobody set or stated and its weights tell: the size of the images."""
 
 
 def match_checkpoint(family: Family, checkpoint: Checkpoint, *, classes: int | None) -> Match:
@@ -44,7 +47,7 @@ def match_checkpoint(family: Family, checkpoint: Checkpoint, *, classes: int | N
     Raises:
         ConfigError: the model cannot be built.
     """
-    draft, weights = _draft(family, checkpoint)
+    draft, weights, told = _draft(family, checkpoint)
     weights, module, found = _with_outside_head(draft, weights, checkpoint, classes)
     decided = draft.family.decide(draft, weights)
     if isinstance(found, Head):
@@ -56,7 +59,7 @@ def match_checkpoint(family: Family, checkpoint: Checkpoint, *, classes: int | N
     outputs = head_classes(draft, weights)
     if family.num_classes == 0 and outputs:
         audit = replace(audit, head="unused")
-    match = Match(network, weights, _with_head_told(audit, found, network), outputs)
+    match = Match(network, weights, _with_head_told(audit, found, network), outputs, told=told)
     return replace(match, behind=_behind(match, checkpoint))
 
 
@@ -68,14 +71,48 @@ def misfits(family: Family, checkpoint: Checkpoint) -> tuple[int, int]:
     Raises:
         ConfigError: the model cannot be built.
     """
-    draft, weights = _draft(family, checkpoint)
+    draft, weights = _drafted(family, family.input_size(), checkpoint)
     audit = _audit(family, draft, weights, checkpoint)
-    return len(audit.missing) + len(audit.surplus), len(audit.mismatched)
+    tells_size = family.image_size is None and family.trained_size(draft, weights)
+    return len(audit.missing) + len(audit.surplus), 0 if tells_size else len(audit.mismatched)
 
 
-def _draft(family: Family, checkpoint: Checkpoint) -> tuple[Network, NamedWeights]:
-    """The model with what is left to the checkpoint undecided, and the weights under its names."""
-    draft = built(replace(family, image_size=family.input_size()))
+def adapted(family: Family, match: Match) -> Match:
+    """A match whose weights of another shape are made to fit what the user set, where they can be.
+
+    Args:
+        family: as the user has it.
+        match: of the family with all that was taken from the checkpoint.
+    """
+    audit, weights = match.audit, match.weights
+    if audit.missing or audit.surplus or not audit.mismatched:
+        return match
+    made, told = family.adapted(match.network, weights.tensors, audit.mismatched)
+    if not made:
+        return match
+    weights = replace(weights, tensors={**weights.tensors, **made})
+    audit = replace(audit, matched=audit.total, mismatched=(), adapted=told)
+    return replace(match, weights=weights, audit=audit)
+
+
+def _draft(family: Family, checkpoint: Checkpoint) -> tuple[Network, NamedWeights, tuple[str, ...]]:
+    """The model with what is left to the checkpoint undecided, and the weights under its names.
+
+    And a sentence on the size of images, where it is left open and the weights tell it.
+    """
+    draft, weights = _drafted(family, family.input_size(), checkpoint)
+    size = family.trained_size(draft, weights) if family.image_size is None else None
+    if size is not None:
+        other, renamed = _drafted(family, size, checkpoint)
+        if _wrong(other, renamed) < _wrong(draft, weights):
+            return other, renamed, (f"image_size {shown(size)} (its position embeddings)",)
+    return draft, weights, ()
+
+
+def _drafted(
+    family: Family, size: tuple[int, int], checkpoint: Checkpoint
+) -> tuple[Network, NamedWeights]:
+    draft = built(replace(family, image_size=size))
     return draft, _named(checkpoint.state_dict, draft)
 
 
@@ -95,6 +132,12 @@ def _fit(tensors: Mapping[str, Tensor], own: Mapping[str, torch.Size]) -> tuple[
     """How many have a place in the model with their shape, and by their name alone."""
     named = [name for name in tensors if name in own]
     return sum(tensors[name].shape == own[name] for name in named), len(named)
+
+
+def _wrong(draft: Network, weights: NamedWeights) -> int:
+    """Number of weights of another shape than the model's."""
+    own, found = shapes(draft.module), weights.tensors
+    return sum(name in found and found[name].shape != shape for name, shape in own.items())
 
 
 def _audit(

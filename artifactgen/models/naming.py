@@ -12,7 +12,9 @@ from torch import Tensor
 
 Shapes = Mapping[str, torch.Size]
 
-_AVERAGED = frozenset({"teacher", "ema", "model_ema", "ema_model"})
+_AVERAGED = frozenset({"teacher", "ema"})
+_LAGGING = frozenset({"student", "momentum", "k"})
+"""Words for what is not evaluated: a student, and the keys' encoder of contrastive learning."""
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 _DINOV2_CHUNK = re.compile(r"^blocks\.\d+\.(?=\d+\.)")
 _DINOV2_NAMES = {
@@ -62,7 +64,8 @@ def _fits(state_dict: Mapping[str, Tensor], shapes: Shapes) -> Mapping[str, tupl
     """For each prefix below which a name of the model occurs: (equal shapes, equal names)."""
     fits: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for key, tensor in state_dict.items():
-        for prefix, name in _splits(key):
+        for prefix, wrapped in _splits(key):
+            name = wrapped if wrapped in shapes else _WRAPPERS.sub("", wrapped)
             if name in shapes:
                 same, named = fits[prefix]
                 fits[prefix] = (same + (tensor.shape == shapes[name]), named + 1)
@@ -70,10 +73,10 @@ def _fits(state_dict: Mapping[str, Tensor], shapes: Shapes) -> Mapping[str, tupl
 
 
 def _splits(key: str) -> Iterator[tuple[str, str]]:
-    """`a.b.c` as ('', 'a.b.c'), ('a.', 'b.c'), ('a.b.', 'c')."""
-    yield "", key
-    for dot in re.finditer(r"\.", key):
-        yield key[: dot.end()], key[dot.end() :]
+    """`a.b.c` as ('', 'a.b.c'), ('a.', 'b.c'), ('a.b.', 'c'); wrappers end the first of both."""
+    for end in (0, *(dot.end() for dot in re.finditer(r"\.", key))):
+        if not _WRAPPERS.match(key[end:]):
+            yield key[:end], key[end:]
 
 
 def _choose(fits: Mapping[str, tuple[int, int]]) -> tuple[str, tuple[str, ...]]:
@@ -85,8 +88,8 @@ def _choose(fits: Mapping[str, tuple[int, int]]) -> tuple[str, tuple[str, ...]]:
 
 
 def _preference(prefix: str) -> tuple[int, int, str]:
-    parts = set(prefix.split("."))
-    rank = 0 if parts & _AVERAGED else 2 if "student" in parts else 1
+    words = set(re.split(r"[._]", prefix))
+    rank = 0 if words & _AVERAGED else 2 if words & _LAGGING else 1
     return rank, len(prefix), prefix
 
 

@@ -148,6 +148,22 @@ def _swin_options(tensors: Tensors, proj: Tensor, depths: tuple[int, ...], size:
     return f"set model.backbone=swin_tiny_patch4_window7_224 {as_options(options)}."
 
 
+def vit_size(tensors: Tensors) -> tuple[str, int] | None:
+    """What timm calls the size of a ViT, and its patch; None for another network."""
+    proj, blocks = _ending(tensors, "patch_embed.proj.weight"), _count(tensors, _VIT_BLOCK)
+    if proj is None or proj.ndim != 4:
+        return None
+    size = _VIT_SIZES.get((len(proj), blocks))
+    return None if size is None else (size, proj.shape[-1])
+
+
+def resnet_depth(tensors: Tensors) -> str:
+    """Number of layers of a residual network, as its name has it; empty for another."""
+    bottleneck = _ending(tensors, "layer1.0.conv3.weight") is not None
+    name = _RESNETS.get((tuple(_residual_blocks(tensors)), bottleneck), "")
+    return name.removeprefix("resnet")
+
+
 def _vit(tensors: Tensors, num_heads: Any) -> str:
     proj = _ending(tensors, "patch_embed.proj.weight")
     blocks = _count(tensors, _VIT_BLOCK)
@@ -211,7 +227,7 @@ def _size(tensors: Tensors, patch: int) -> str:
 
 
 def _resnet(tensors: Tensors) -> str:
-    layers = [_count(tensors, rf"(?:^|\.)layer{i}\.(\d+)\.conv1\.weight$") for i in (1, 2, 3, 4)]
+    layers = _residual_blocks(tensors)
     if not all(layers):
         return ""
     bottleneck = _ending(tensors, "layer1.0.conv3.weight") is not None
@@ -221,6 +237,11 @@ def _resnet(tensors: Tensors) -> str:
         return f"{looks}: try model.backbone={name}."
     base = "resnet50" if bottleneck else "resnet18"
     return f"{looks}: set model.backbone={base} {as_options({'layers': layers})}, or what it was."
+
+
+def _residual_blocks(tensors: Tensors) -> list[int]:
+    """Blocks of each of the four layers."""
+    return [_count(tensors, rf"(?:^|\.)layer{i}\.(\d+)\.conv1\.weight$") for i in (1, 2, 3, 4)]
 
 
 def _ending(tensors: Tensors, name: str) -> Tensor | None:

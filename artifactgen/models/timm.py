@@ -17,7 +17,7 @@ from artifactgen.models.base import Family, Network, Traits, per_channel
 from artifactgen.types import Framing
 
 if TYPE_CHECKING:
-    from artifactgen.models.audit import LoadAudit
+    from artifactgen.models.audit import LoadAudit, Mismatch
     from artifactgen.models.checkpoint import Checkpoint
     from artifactgen.models.claims import Claim
     from artifactgen.models.naming import NamedWeights
@@ -109,6 +109,18 @@ class Timm(Family):
         # Without arguments, `super()` would not know a class that dataclass has made anew.
         return replace(Family.decide(self, draft, weights), global_pool=pool)
 
+    def trained_size(self, draft: Network, weights: NamedWeights) -> tuple[int, int] | None:
+        from artifactgen.models.timm_adapt import trained_size
+
+        return trained_size(draft, weights.tensors)
+
+    def adapted(
+        self, network: Network, tensors: Mapping[str, Tensor], wrong: tuple[Mismatch, ...]
+    ) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+        from artifactgen.models.timm_adapt import adapted  # only for weights of another shape
+
+        return adapted(self, network, tensors, wrong)
+
     def beside_encoder(self, network: Network) -> frozenset[str]:
         """Also one of a ViT's two last norms, if the user has said by the pooling which is used.
 
@@ -120,7 +132,7 @@ class Timm(Family):
     def hint(self, audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> str:
         from artifactgen.models.hints import hint  # only for a checkpoint that does not fit
 
-        return hint(audit, checkpoint, network.module)
+        return hint(audit, checkpoint, network.module, options=self.options)
 
     def _pretrained_cfg(self) -> Any:
         return timm.get_pretrained_cfg(self._resolved())

@@ -17,8 +17,8 @@ from torchvision.transforms import InterpolationMode
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.base import per_channel
 from artifactgen.models.claims import Claim
-from artifactgen.models.folders import share
 from artifactgen.models.hooked import HookedFamily, HookedNetwork, hook_up, reason
+from artifactgen.models.hub import share
 from artifactgen.types import Framing, Interpolation
 
 if TYPE_CHECKING:

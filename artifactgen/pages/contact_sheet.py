@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,15 +19,20 @@ from numpy.typing import NDArray
 
 from artifactgen.artifacts.base import Excerpt
 from artifactgen.data.reading import read_record
+from artifactgen.errors import RecordError
 from artifactgen.job import Job
 from artifactgen.pages.base import MergedRun
-from artifactgen.rendering.image import display_images
+from artifactgen.rendering.figure.geometry import Rect
+from artifactgen.rendering.image import resize_picture
+from artifactgen.rendering.placing import canvas_of
 from artifactgen.rendering.sheet import Card, Panel, Sheet
 from artifactgen.store.sample import Listed
 from artifactgen.types import UNKNOWN_LABEL, Sample
 
 NOT_DRAWN = "not drawn"
 """A class that the record has no picture of, or the place of a picture that is gone."""
+_LONGEST_KEPT_PX = 1024
+"""Side of a picture; no panel is as long."""
 
 
 def make_sheet(run: MergedRun, split: str, records: Sequence[Listed], *, total: int) -> Sheet:
@@ -45,7 +52,6 @@ def make_sheet(run: MergedRun, split: str, records: Sequence[Listed], *, total: 
     shown = [[column[i] for column in columns] for i in range(len(records))]
     with ThreadPoolExecutor(job.reader_threads) as pool:
         cards = tuple(pool.map(partial(_card, job, split), records, shown))
-    assert job.source.image_size is not None
     shown_frame = [f"frame {job.catalog.frame_names[0]}"] if job.catalog.frame_names else []
     facts = [_extent(records, total), job.model.name, *shown_frame, *_accuracy(run, split)]
     return Sheet(
@@ -53,8 +59,17 @@ def make_sheet(run: MergedRun, split: str, records: Sequence[Listed], *, total: 
         subtitle="  ·  ".join(facts),
         columns=("Input", *(column[0].title for column in columns)),
         cards=cards,
-        image_size=job.source.image_size,
+        image_size=_usual_form(job, cards),
     )
+
+
+def _usual_form(job: Job, cards: Sequence[Card]) -> tuple[int, int]:
+    """(H, W) of the input that is neither among the widest nor among the highest."""
+    sizes = [card.panels[0].shape[:2] for card in cards if not isinstance(card.panels[0], str)]
+    assert job.source.image_size is not None
+    ordered = sorted(sizes or [job.source.image_size], key=lambda size: size[0] / size[1])
+    height, width = ordered[(len(ordered) - 1) // 2]
+    return height, width
 
 
 def _accuracy(run: MergedRun, split: str) -> list[str]:
@@ -90,6 +105,15 @@ def _is_comparable(job: Job, record: Listed) -> bool:
     return record.label != UNKNOWN_LABEL and job.labels.comparable
 
 
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A record as it was drawn on."""
+
+    panel: Panel
+    size: tuple[int, int] | None = None
+    """(H, W) of that; None where it cannot be told."""
+
+
 def _card(job: Job, split: str, record: Listed, excerpts: Sequence[Excerpt]) -> Card:
     parts = []
     is_wrong = False
@@ -100,23 +124,45 @@ def _card(job: Job, split: str, record: Listed, excerpts: Sequence[Excerpt]) -> 
         is_wrong = _is_comparable(job, record) and record.label != record.prediction
     if len(parts) == 2 and _is_comparable(job, record):
         parts.insert(0, "✗ wrong" if is_wrong else "✓ right")
-    panels = (_image(job, split, record), *(_panel(job.output_dir, each) for each in excerpts))
+    shown = _input(job, split, record)
+    panels = (shown.panel, *(_panel(job.output_dir, each, shown.size) for each in excerpts))
     return Card(record.record_id, " · ".join(parts), is_wrong, panels)
 
 
-def _image(job: Job, split: str, record: Listed) -> Panel:
+def _input(job: Job, split: str, record: Listed) -> _Input:
     item = read_record(job.source, job.catalog, split, record.position)
     if isinstance(item, Sample):
-        white = job.normalization.max_value
-        return display_images(item.image_CHW, job.catalog.frame_names, max_value=white)[0]
-    return "not readable"
+        with suppress(RecordError):
+            canvas = canvas_of(
+                item,
+                job.catalog.frame_names,
+                max_value=job.normalization.max_value,
+                longest_px=job.canvas_px,
+            )
+            return _Input(_small(canvas.images[0]), canvas.size)
+    return _Input("not readable", None if job.canvas_px else job.source.image_size)
 
 
-def _panel(root: Path, excerpt: Excerpt) -> Panel:
+def _panel(root: Path, excerpt: Excerpt, size: tuple[int, int] | None) -> Panel:
     picture = None if excerpt.path is None else _read_picture(root / excerpt.path)
+    region = excerpt.region
     if picture is None:
         return NOT_DRAWN
-    return picture if excerpt.region is None else picture[excerpt.region.pixels]
+    if region is None:
+        return _small(picture)
+    if not isinstance(region, Rect):
+        if size is None:
+            return NOT_DRAWN
+        region = region(size)
+    return _small(picture[region.pixels])
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures of all records wait in memory, and no panel is large."""
+    height, width = picture.shape[:2]
+    if (scale := _LONGEST_KEPT_PX / max(height, width)) >= 1:
+        return picture
+    return resize_picture(picture, (max(1, round(scale * height)), max(1, round(scale * width))))
 
 
 def _read_picture(path: Path) -> NDArray[np.uint8] | None:

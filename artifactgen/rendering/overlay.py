@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from artifactgen.errors import RecordError
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP, lookup_table
+from artifactgen.rendering.placing import Pixels, covers, outline, place_maps
+from artifactgen.types import Region
 
 Scale = Literal["map", "record", "absolute"]
 _Bounds = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -23,7 +25,11 @@ FLAT = 8 * float(np.finfo(np.float32).eps)
 
 
 def scale_cam(
-    cam_hw: NDArray[Any], size: tuple[int, int], *, scale: Scale = "map"
+    cam_hw: NDArray[Any],
+    size: tuple[int, int],
+    *,
+    scale: Scale = "map",
+    region: Region | None = None,
 ) -> NDArray[np.float32]:
     """Bring maps to the image's size and to [0, 1]: (…, h, w) to (…, H, W) float32.
 
@@ -39,20 +45,25 @@ def scale_cam(
         cam_hw: maps at the layer's resolution, any number of leading dimensions.
         size: (H, W) of the image in pixels.
         scale: what has a range of its own.
+        region: the part of the image that the maps are of, see `resize_maps`; None = all.
 
     Raises:
         RecordError: a map holds NaN or infinity.
     """
     cam = _positive(cam_hw)
     if scale == "absolute":
-        return resize_maps(np.minimum(cam, 1), size)
+        return resize_maps(np.minimum(cam, 1), size, region=region)
     axes = (-2, -1) if scale == "map" else tuple(range(cam.ndim))
-    resized = resize_maps(_stretch(cam, *_range(cam, axes)), size)
+    resized = resize_maps(_stretch(cam, *_range(cam, axes)), size, region=region)
     return _stretch(resized, *_range(resized, axes))
 
 
 def scale_each(
-    cam_Khw: NDArray[Any], size: tuple[int, int], *, scale: Scale = "map"
+    cam_Khw: NDArray[Any],
+    size: tuple[int, int],
+    *,
+    scale: Scale = "map",
+    region: Region | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """The maps of `scale_cam`, to the bit, (H, W) each: of K, one exists at the image's size.
 
@@ -62,18 +73,20 @@ def scale_each(
     for cam_hw in cam_Khw:
         _positive(cam_hw)
     if scale == "record":
-        yield from _scale_together(cam_Khw, size)
+        yield from _scale_together(cam_Khw, size, region)
     else:
-        yield from (scale_cam(cam_hw, size, scale=scale) for cam_hw in cam_Khw)
+        yield from (scale_cam(cam_hw, size, scale=scale, region=region) for cam_hw in cam_Khw)
 
 
-def _scale_together(cam_Khw: NDArray[Any], size: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+def _scale_together(
+    cam_Khw: NDArray[Any], size: tuple[int, int], region: Region | None
+) -> Iterator[NDArray[np.float32]]:
     """One range over all maps: resized once to find it, and again rather than kept."""
     low, high = _range_of_all(map(_positive, cam_Khw))
 
     def resized() -> Iterator[NDArray[np.float32]]:
         for cam_hw in cam_Khw:
-            yield resize_maps(_stretch(_positive(cam_hw), low, high), size)
+            yield resize_maps(_stretch(_positive(cam_hw), low, high), size, region=region)
 
     low_resized, high_resized = _range_of_all(resized())
     for map_HW in resized():
@@ -89,9 +102,22 @@ def _positive(cam_hw: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def resize_maps(
-    maps_hw: NDArray[np.float32], size: tuple[int, int], *, interpolation: int = cv2.INTER_LINEAR
+    maps_hw: NDArray[np.float32],
+    size: tuple[int, int],
+    *,
+    interpolation: int = cv2.INTER_LINEAR,
+    region: Region | None = None,
 ) -> NDArray[np.float32]:
-    """Resize each map: (…, h, w) to (…, H, W), by OpenCV's interpolation."""
+    """Resize each map: (…, h, w) to (…, H, W), by OpenCV's interpolation.
+
+    Args:
+        maps_hw: of a picture, or of a region of it.
+        size: (H, W) of the picture.
+        interpolation: OpenCV's; of a region with edges within pixels, linear.
+        region: the part that the maps are of: then they come out at the size of `pixels_in` it.
+    """
+    if region is not None and not covers(region, size):
+        return place_maps(maps_hw, size, region)
     *leading, height, width = maps_hw.shape
     resized = np.empty((*leading, *size), np.float32)
     for source, target in zip(
@@ -165,6 +191,24 @@ def overlay(
     faded = cv2.multiply(image_HW3, _look_up(kept, levels), scale=1 / 255)
     pixels: NDArray[np.uint8] = cv2.add(faded, _look_up(color, levels), dst=faded)
     return pixels
+
+
+def overlay_at(
+    seen: Pixels,
+    image_HW3: NDArray[np.uint8],
+    map01_HW: NDArray[np.float32],
+    *,
+    colormap: str = DEFAULT_COLORMAP,
+    opacity: float = OPACITY,
+) -> NDArray[np.uint8]:
+    """Lay a map over some pixels of an image, with a line around them; the rest stays plain."""
+    colored = overlay(image_HW3[seen], map01_HW, colormap=colormap, opacity=opacity)
+    if colored.shape == image_HW3.shape:
+        return colored
+    picture = image_HW3.copy()
+    picture[seen] = colored
+    outline(picture, seen)
+    return picture
 
 
 @cache

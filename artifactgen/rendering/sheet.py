@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from artifactgen.rendering.figure.geometry import MAX_ASPECT, MIN_WIDTH_PX, Rect, Sizes, line_height
+from artifactgen.rendering.figure.geometry import (
+    MIN_WIDTH_PX,
+    Rect,
+    Sizes,
+    aspect_of,
+    fitted,
+    line_height,
+)
 from artifactgen.rendering.figure.geometry import baseline as baseline_of
 from artifactgen.rendering.figure.template import INK, MUTED
 from artifactgen.rendering.image import resize_picture
@@ -49,7 +56,7 @@ class Sheet:
     """Names of a card's panels."""
     cards: tuple[Card, ...]
     image_size: tuple[int, int]
-    """(H, W) of the records' images; panels have their aspect."""
+    """(H, W) of the model's input; places of panels have its aspect. Other pictures keep theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +121,7 @@ def _grid(sheet: Sheet, sizes: Sizes, across: int) -> _Grid:
     columns = len(sheet.columns)
     free = MIN_WIDTH_PX - 2 * sizes.margin - (across - 1) * sizes.gutter
     slot = max(1, (free - across * (columns - 1) * sizes.gap) // (across * columns))
-    height, width = sheet.image_size
-    aspect = min(max(height / width, 1 / MAX_ASPECT), MAX_ASPECT)
+    aspect = aspect_of(sheet.image_size)
     header = line_height(sizes.title) + sizes.gap // 2 + line_height(sizes.subtitle)
     top = sizes.margin + header + 2 * sizes.gap + line_height(sizes.tick) + sizes.gap
     return _Grid(sizes, across, columns, slot, max(1, round(slot * aspect)), top)
@@ -168,6 +174,7 @@ def _draw_panel(canvas: NDArray[np.uint8], panel: Panel, place: Rect, sizes: Siz
             center = place.left + place.width // 2, place.top + place.height // 2
             write_text(canvas, text, center, font=font, color=MUTED, anchor="mm")
     else:
+        place = fitted(panel.shape[:2], place)
         canvas[place.pixels] = resize_picture(panel, place.size)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from artifactgen.data.image import centre_crop_or_pad, resize, scale_to_unit
+from artifactgen.data.image import centre_crop_or_pad, channels_first, resize, scale_to_unit
 
 
 def test_crop_takes_the_centre_and_pad_adds_zeros_around_it() -> None:
@@ -100,3 +100,16 @@ def test_odd_shapes_are_resized(shape: tuple[int, int, int]) -> None:
 def test_the_same_size_costs_nothing() -> None:
     image_CHW = np.zeros((1, 4, 6), np.uint8)
     assert resize(image_CHW, (4, 6)) is image_CHW
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 9, 2), (9, 1, 3), (7, 5, 3), (7, 5, 4), (7, 5, 6)]
+)
+def test_channels_come_first(shape: tuple[int, ...], dtype: str) -> None:
+    image_HWC = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    for given in (image_HWC, image_HWC[::-1, ::-1]):
+        found = channels_first(given)
+        assert found.flags.c_contiguous
+        assert found.dtype == dtype
+        assert np.array_equal(found, given.transpose(2, 0, 1))

@@ -23,7 +23,7 @@ from PIL import Image
 
 from artifactgen.data.base import Catalog, Source
 from artifactgen.data.reading import read_range, scan_source
-from artifactgen.types import Failure, Framing, Sample
+from artifactgen.types import Failure, Framing, Region, Sample
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 GENERIC = {"_target_", "batch_size", "num_workers", "mean", "std", "max_value"}
@@ -159,7 +159,7 @@ def as_values(record: Sample | Failure) -> object:
 
 
 def test_the_yaml_has_every_option_of_the_class_with_a_comment(name: str) -> None:
-    options = _fields(name)
+    options = _fields(name) - {"keep_stored"}
     if "framing" in options:
         options = (options - {"framing"}) | FRAMING
     assert set(_config(name)) == GENERIC | options
@@ -251,6 +251,52 @@ def test_a_pickled_copy_reads_the_same_from_two_threads(source: Source) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         assert all(found == expected for found in pool.map(read, range(4)))
+
+
+def _cut_out(channel_HW: Any, region: Region) -> Any:
+    """A region at the size of the samples, with a black border where it is beyond the picture."""
+    wide = Image.fromarray(np.pad(channel_HW.astype(np.float32), 50))
+    left, top = region.left + 50, region.top + 50
+    box = (left, top, left + region.width, top + region.height)
+    return np.asarray(wide.resize((10, 12), Image.Resampling.BICUBIC, box=box))
+
+
+def test_a_picture_to_draw_on_is_brought_where_it_is_asked_for(name: str, source: Source) -> None:
+    asked = _asked_for_pictures(name, source)
+    plain, found = read_all(source, source.scan()), read_all(asked, asked.scan())
+    assert [as_values(record) for record in found] == [as_values(record) for record in plain]
+    assert all(isinstance(record, Sample) and record.stored is None for record in plain)
+    for sample in found:
+        assert isinstance(sample, Sample)
+        assert sample.stored is not None
+        picture_CHW, image_CHW = sample.stored.read(), sample.image_CHW
+        assert picture_CHW.dtype == image_CHW.dtype
+        assert len(picture_CHW) == len(image_CHW)
+        seen = [_cut_out(channel_HW, sample.stored.region) for channel_HW in picture_CHW]
+        assert np.corrcoef(np.ravel(seen), image_CHW.ravel())[0, 1] > 0.95
+
+
+def test_a_large_picture_to_draw_on_is_read_again(
+    name: str, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = _asked_for_pictures(name, source)
+    held = read_all(asked, asked.scan())
+    for module in ("stored", "pictures"):
+        monkeypatch.setattr(f"artifactgen.data.{module}.HELD_BYTES", 0)
+    again = read_all(asked, asked.scan())
+    for one, other in zip(held, again, strict=True):
+        assert isinstance(one, Sample)
+        assert isinstance(other, Sample)
+        assert one.stored is not None
+        assert other.stored is not None
+        assert one.stored.region == other.stored.region
+        np.testing.assert_array_equal(one.stored.read(), other.stored.read())
+
+
+def _asked_for_pictures(name: str, source: Source) -> Any:
+    if "keep_stored" not in _fields(name):
+        pytest.skip("its pictures cannot be drawn on")
+    return dataclasses.replace(source, keep_stored=True)  # type: ignore[type-var]
 
 
 def test_a_broken_record_is_one_failure_and_harms_no_other(source: Source, small: Small) -> None:

@@ -158,7 +158,7 @@ OF_ALL = {
     "model": {"num_classes", "in_chans", "mean", "std", "classes", "compile"},
 }
 """Options that every choice of a group has. Some are the driver's, and no field of a class."""
-FILLED_IN = {"model": {"image_size"}}
+FILLED_IN = {"model": {"image_size"}, "data": {"keep_stored"}}
 STANDS_FOR = {"framing": {"crop_pct", "crop_mode", "interpolation"}}
 """A field that the driver makes of several options."""
 

@@ -17,9 +17,9 @@ WORDS_LEAST = 2
 """Of a piece of a message, to be looked for: `s` is everywhere."""
 
 
-def rows(heads: str) -> list[tuple[str, ...]]:
-    """The cells of the table of `docs/slurm.md` with these heads."""
-    table = SLURM.partition(f"| {heads} |\n")[2].partition("\n\n")[0]
+def rows(heads: str, page: str = SLURM) -> list[tuple[str, ...]]:
+    """The cells of the table of a page with these heads."""
+    table = page.partition(f"| {heads} |\n")[2].partition("\n\n")[0]
     lines = table.splitlines()[1:]
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
 
@@ -58,9 +58,14 @@ def texts() -> Iterator[str]:
                 yield node.value.replace("%s", "\n").replace("%d", "\n")
 
 
-def test_messages_of_the_manual_are_those_of_the_program() -> None:
-    messages = [m for row in rows("message | what to do") for m in re.findall(r"`(.+?)`", row[0])]
-    assert len(messages) > 20
+@pytest.mark.parametrize(
+    ("name", "least"), [("slurm", 20), ("checkpoints", 10), ("data", 20), ("models", 8)]
+)
+def test_messages_of_the_manual_are_those_of_the_program(name: str, least: int) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+    told = rows("message | what to do", page)
+    messages = [m for row in told for m in re.findall(r"`(.+?)`", row[0])]
+    assert len(messages) > least
     program = "\0".join(texts())
     for message in messages:
         # Numbers and states stand for what is filled in.

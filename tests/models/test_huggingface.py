@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from artifactgen.errors import CheckpointError, ConfigError
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.file import identify
-from artifactgen.models.folders import Processor, weights_in
+from artifactgen.models.hub import Processor, checkpoint_of
 from artifactgen.models.huggingface import HuggingFace
 from artifactgen.models.loading import LoadedModel, load_model
 from artifactgen.models.stated import read_stated
@@ -169,7 +169,7 @@ def save(folder: Path, kind: str, options: dict[str, Any], cls: str) -> nn.Modul
 def load(folder: Path, **options: Any) -> LoadedModel:
     """As the program loads it: by names and shapes, audited."""
     family = HuggingFace(path=str(folder), **options)
-    checkpoint = read_checkpoint(identify(weights_in(str(folder))))
+    checkpoint = read_checkpoint(identify(checkpoint_of(str(folder))))
     return load_model(family, checkpoint, stated=read_stated(checkpoint, family))
 
 
@@ -418,7 +418,7 @@ def test_a_model_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = repository / "snapshots" / "0123"
     folder.mkdir(parents=True)
     save(folder, "vit", VIT, "AutoModelForImageClassification")
-    assert weights_in("somebody/small") == folder / "model.safetensors"
+    assert checkpoint_of("somebody/small") == folder / "model.safetensors"
     family = HuggingFace(path="somebody/small")
     assert (family.name, family.input_size()) == ("small", SIZE)
     assert family.build().classifiers == ("classifier",)

@@ -15,9 +15,10 @@ import yaml
 from torch import Tensor, nn
 
 from artifactgen.errors import CheckpointError
-from artifactgen.models.checkpoint import read_checkpoint
+from artifactgen.models.checkpoint import Checkpoint, read_checkpoint
 from artifactgen.models.file import identify
 from artifactgen.models.loading import load_model
+from artifactgen.models.matching import match_checkpoint
 from artifactgen.models.timm import Timm
 
 UNSET = Timm()
@@ -194,3 +195,66 @@ def test_what_a_checkpoint_says_of_itself_is_advised(tmp_path: Path) -> None:
         "model.backbone=vit_tiny_patch16_224 'model.options={embed_dim: 48, depth: 2, num_heads: "
         "3}'."
     )
+
+
+# Every model of timm that people train: the one that fits, by its weights.
+
+NAMED = [
+    *("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"),
+    *("vit_base_patch32_224", "vit_base_patch14_reg4_dinov2", "deit_tiny_distilled_patch16_224"),
+    *("vit_base_patch16_siglip_224", "eva02_small_patch14_224", "beit_base_patch16_224"),
+    *("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "seresnet50", "resnetv2_50"),
+    *("convnext_tiny", "convnextv2_tiny", "efficientnet_b0", "efficientnet_b3", "densenet121"),
+    *("swin_tiny_patch4_window7_224", "swin_base_patch4_window12_384", "mobilenetv3_large_100"),
+]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_model_that_fits_is_named(tmp_path: Path, name: str) -> None:
+    """On the meta device: weights of 300 million parameters need no disk."""
+    torch.save({}, tmp_path / "last.ckpt")
+    with torch.device("meta"):
+        state = timm.create_model(name, num_classes=5).state_dict()
+    checkpoint = Checkpoint(
+        identify(tmp_path / "last.ckpt"), {f"net.{k}": v for k, v in state.items()}, "state_dict"
+    )
+    for family in (UNSET, Timm(backbone="test_resnet")):
+        with pytest.raises(CheckpointError) as caught:
+            load_model(family, checkpoint)
+        said = str(caught.value).splitlines()[-1]
+        assert said.startswith(f"Its weights fit {name}: set model.backbone={name}.")
+    match = match_checkpoint(advised(said), checkpoint, classes=None)
+    assert match.audit.fits
+    assert match.audit.head == "loaded"
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_224", "resnet18", "efficientnet_b0"])
+@pytest.mark.parametrize("channels", [3, 1])
+def test_what_is_named_loads(tmp_path: Path, name: str, channels: int) -> None:
+    state = small(name, in_chans=channels)
+    said = refusal(tmp_path, state, Timm(backbone="test_convnext"))
+    assert ("model.in_chans=1" in said) == (channels == 1)
+    family = replace(advised(said), in_chans=channels)
+    loaded = load_model(family, read_checkpoint(identify(tmp_path / "last.ckpt")))
+    own = loaded.network.module.state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in own)
+
+
+def test_weights_that_fit_two_models_are_said_to(tmp_path: Path) -> None:
+    """TensorFlow's convolutions pad otherwise, which leaves no trace."""
+    said = refusal(tmp_path, small("tf_efficientnet_b0"), Timm(backbone="test_vit"))
+    assert "tf_efficientnet_b0 would take them as well, and compute something else." in said
+
+
+def test_options_of_another_model_are_to_be_left_out(tmp_path: Path) -> None:
+    options = {"depth": 3}
+    said = refusal(tmp_path, small("resnet18"), Timm(backbone="test_vit", options=options))
+    assert said.endswith("set model.backbone=resnet18. Leave model.options out: model.options={}.")
+
+
+def test_another_size_of_what_fits(tmp_path: Path) -> None:
+    state = small("vit_tiny_patch16_224", img_size=384)
+    said = refusal(tmp_path, state, Timm(backbone="resnet18"))
+    assert "set model.backbone=vit_tiny_patch16_224." in said
+    loaded = load_model(advised(said), read_checkpoint(identify(tmp_path / "last.ckpt")))
+    assert loaded.network.family.image_size == (384, 384)

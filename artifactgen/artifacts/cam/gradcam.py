@@ -234,9 +234,9 @@ class BoundGradCAM(BoundArtifact):
             opacity=options.opacity,
             frame=find_frame(options.frames, self.subject.frame_names, option="gradcam.frames"),
         )
-        classes = arrays["gradcam_classes"].tolist()
-        texts = [self._text(view, class_index) for class_index in classes]
-        drawn = pictures.draw(view.images, arrays["gradcam"], texts)
+        canvas, classes = view.canvas, arrays["gradcam_classes"].tolist()
+        texts = [{**self._text(view, index), **canvas.text} for index in classes]
+        drawn = pictures.draw(canvas.images, arrays["gradcam"], texts, region=canvas.region)
         for class_index, picture in zip(classes, drawn, strict=True):
             yield f"gradcam/{safe_name(record_id)}/class_{class_index}.png", picture
 

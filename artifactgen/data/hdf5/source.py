@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.data.base import Catalog, decode_each, is_of_the_file
+from artifactgen.data.hdf5.chunks import read_rows
 from artifactgen.data.hdf5.file import Axes, AxesOption, open_shared, sample_dtype, system_errors
 from artifactgen.data.hdf5.index import Hdf5Index, Part, Rows
 from artifactgen.data.hdf5.scan import Keys, scan_files
-from artifactgen.data.image import MAX_PIXELS, require_pixels, resize
+from artifactgen.data.image import MAX_PIXELS, channels_first, require_pixels, resize
+from artifactgen.data.stored import keep, whole
 from artifactgen.errors import RecordError
 from artifactgen.types import UNKNOWN_LABEL, Failure, Image, Sample
 
@@ -23,15 +26,23 @@ _READ_BYTES = 32 << 20
 """About the most that one read brings into memory."""
 
 
+Stored: TypeAlias = Sequence[NDArray[Any]] | NDArray[Any] | h5py.Dataset
+
+
 @dataclass(frozen=True, slots=True)
 class _Ref:
     """Where a record's image lies: in what was read ahead, or still in the file."""
 
-    images: NDArray[Any] | h5py.Dataset
+    images: Stored
     position: int
+    size: tuple[int, int]
+    """(H, W) in pixels."""
     layout: Axes
     label: int
     path: str
+    key: str
+    row: int
+    """In the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +75,8 @@ class Hdf5:
     """Axes of one image; auto: four or fewer last = HWC, else 16 or fewer first = CHW."""
     max_pixels: int = MAX_PIXELS
     """A record whose image has more, H × W, is a `Failure`."""
+    keep_stored: bool = False
+    """Whether samples bring the stored image to draw on; filled by the driver."""
 
     def scan(self) -> Catalog:
         """Check every file, and read labels, ids and splits; no image is read.
@@ -83,29 +96,36 @@ class Hdf5:
         assert self.image_size is not None, "the driver fills in the model's input size"
         for part in index.pieces(start, stop):
             with system_errors(part.path):
-                for block in _blocks(part):
-                    refs = list(zip(block.ids(), _refs(block, self.max_pixels), strict=True))
+                file = open_shared(part.path)
+                images = file[part.images]
+                labels = None if part.labels is None else file[part.labels]
+                for block in _blocks(part, images):
+                    found = _refs(block, images, labels, max_pixels=self.max_pixels)
+                    refs = list(zip(block.ids(), found, strict=True))
                     yield from decode_each(refs, self._decode, split=split, start=start)
                     start += len(refs)
 
     def _decode(self, row: int, record_id: str, ref: _Ref) -> Sample:
         assert self.image_size is not None
-        height, width = _size(ref.images, ref.layout)
-        require_pixels((height, width), self.max_pixels)
+        require_pixels(ref.size, self.max_pixels)
         with system_errors(ref.path):
-            stored = np.asarray(ref.images[ref.position])
-        image_CHW = resize(_as_image(stored, ref.layout), self.image_size)
-        return Sample(record_id, row, image_CHW, ref.label, (height, width))
+            stored = _stored(ref.images, ref.position)
+        stored_CHW = _as_image(stored, ref.layout)
+        image_CHW = resize(stored_CHW, self.image_size)
+        kept = None
+        if self.keep_stored:
+            again = partial(_read_again, ref.path, ref.key, ref.row, ref.layout)
+            kept = keep(stored_CHW, whole(ref.size), again)
+        return Sample(record_id, row, image_CHW, ref.label, ref.size, kept)
 
 
-def _blocks(part: Part) -> Iterator[Part]:
+def _blocks(part: Part, images: h5py.Dataset) -> Iterator[Part]:
     """Cut the rows into runs that are worth one read each, of about `_READ_BYTES` at most.
 
     Rows that lie within one chunk of each other stay together: it is decompressed only once.
     """
-    images = open_shared(part.path)[part.images]
     reach = images.chunks[0] if images.chunks else 1
-    longest = max(1, _READ_BYTES // (images.dtype.itemsize * int(np.prod(images.shape[1:]))))
+    longest = max(1, _READ_BYTES // (images.dtype.itemsize * math.prod(images.shape[1:])))
     begin = 0
     for i in range(1, len(part.rows) + 1):
         if i == len(part.rows) or not _together(part.rows, begin, i, reach, longest):
@@ -117,34 +137,49 @@ def _together(rows: Rows, begin: int, i: int, reach: int, longest: int) -> bool:
     return bool(rows[i] - rows[i - 1] <= reach and rows[i] - rows[begin] < longest)
 
 
-def _refs(block: Part, max_pixels: int) -> list[_Ref]:
+def _refs(
+    block: Part, images: h5py.Dataset, labels: h5py.Dataset | None, *, max_pixels: int
+) -> list[_Ref]:
     """Read labels and images of a block at once, or leave the images to be read one at a time."""
-    file = open_shared(block.path)
-    images, first, stop = file[block.images], int(block.rows[0]), int(block.rows[-1]) + 1
-    labels = np.full(stop - first, UNKNOWN_LABEL)
-    if block.labels is not None:
-        labels = file[block.labels][first:stop]
-    offset = 0
-    if math.prod(_size(images, block.layout)) <= max_pixels:
+    first, stop, offset = int(block.rows[0]), int(block.rows[-1]) + 1, 0
+    unknown = np.full(stop - first, UNKNOWN_LABEL)
+    labels_of_block = unknown if labels is None else labels[first:stop]
+    stored: Stored = images
+    size = _size(images, block.layout)
+    if math.prod(size) <= max_pixels:
         try:
             with system_errors(block.path):
-                images, offset = images[first:stop], first
+                stored, offset = read_rows(images, first, stop), first
         except OSError as error:  # one broken chunk must not take the others along
             if not is_of_the_file(error):
                 raise
     return [
         _Ref(
-            images,
+            stored,
             int(row) - offset,
+            size,
             block.layout,
-            max(int(labels[row - first]), UNKNOWN_LABEL),
+            max(int(labels_of_block[row - first]), UNKNOWN_LABEL),
             block.path,
+            block.images,
+            int(row),
         )
         for row in block.rows
     ]
 
 
-def _size(images: NDArray[Any] | h5py.Dataset, layout: Axes) -> tuple[int, int]:
+def _stored(images: Stored, position: int) -> NDArray[Any]:
+    if isinstance(images, h5py.Dataset):
+        images, position = read_rows(images, position, position + 1), 0
+    return np.asarray(images[position])
+
+
+def _read_again(path: str, key: str, row: int, layout: Axes) -> Image:
+    with system_errors(path):
+        return _as_image(_stored(open_shared(path)[key], row), layout)
+
+
+def _size(images: h5py.Dataset, layout: Axes) -> tuple[int, int]:
     """(H, W) of each image."""
     return images.shape[1 + layout.index("H")], images.shape[1 + layout.index("W")]
 
@@ -159,4 +194,4 @@ def _as_image(stored: NDArray[Any], layout: Axes) -> Image:
         raise RecordError("NaN or Inf among the pixels, or beyond float32")
     if layout == "HW":
         return image[np.newaxis]
-    return np.ascontiguousarray(image.transpose(2, 0, 1)) if layout == "HWC" else image
+    return channels_first(image) if layout == "HWC" else image

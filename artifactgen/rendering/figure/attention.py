@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from artifactgen.errors import RecordError
 from artifactgen.rendering.colormaps import DEFAULT_COLORMAP, lookup_table
 from artifactgen.rendering.figure.arrange import arrange
-from artifactgen.rendering.figure.geometry import Band, FigureSpec, Rect, Sizes, baseline
+from artifactgen.rendering.figure.geometry import (
+    Band,
+    FigureSpec,
+    Rect,
+    Sizes,
+    baseline,
+    place_in,
+)
 from artifactgen.rendering.figure.template import (
     INK,
     MUTED,
@@ -21,9 +28,10 @@ from artifactgen.rendering.figure.template import (
     draw_template,
 )
 from artifactgen.rendering.figure.ticks import tick_labels, with_mark
-from artifactgen.rendering.image import resize_picture
-from artifactgen.rendering.overlay import OPACITY, heatmap, overlay, resize_maps
+from artifactgen.rendering.overlay import OPACITY, heatmap, overlay_at, resize_maps
+from artifactgen.rendering.placing import BESIDE, Canvas, pixels_in
 from artifactgen.rendering.text import fit_text, load_font, write_text
+from artifactgen.types import Region
 
 __all__ = ["AttentionFigure", "FigureSpec", "Interpolation"]
 
@@ -48,7 +56,8 @@ class AttentionFigure:
 
     Maps are interpolated in float32 and then taken in 256 levels: `linear` stays within the values
     of its neighbours, `cubic` is smoother and overshoots, `nearest` shows the patches. Pictures are
-    enlarged by cubic interpolation and reduced by area.
+    enlarged by cubic interpolation and reduced by area. One of another form than the panels stands
+    in their middle; of one that the model saw in part, the maps lie where that was.
     """
 
     def __init__(
@@ -81,6 +90,7 @@ class AttentionFigure:
         *,
         title: str,
         subtitle: str,
+        region: Region | None = None,
     ) -> NDArray[np.uint8]:
         """The figure of one record, uint8 RGB of `geometry.size`.
 
@@ -89,6 +99,7 @@ class AttentionFigure:
             attention_LAhw: attention weights from the query to each patch, for each block and head.
             title: the record's id; shortened in its middle where it is too long.
             subtitle: label, prediction, method and so on; shortened likewise.
+            region: what of the pictures the attention is to; None = all.
 
         Raises:
             RecordError: a weight is NaN or infinite.
@@ -98,14 +109,16 @@ class AttentionFigure:
         assert attention_LAhw.shape[:2] == (len(spec.blocks), spec.heads), spec
         if not np.isfinite(attention_LAhw).all():
             raise RecordError("The attention weights hold NaN or infinity.")
+        assert region is None or self._interpolation == cv2.INTER_LINEAR, "linear within pixels"
+        shown = Canvas(images, region)
         canvas = self._template.copy()
         self._write_header(canvas, title, subtitle)
         for index, band in enumerate(self.geometry.bands):
             attention_Ahw = attention_LAhw[index].astype(np.float32, copy=False)
             mean_hw = attention_Ahw.mean(axis=0)
-            self._draw_pictures(canvas, band, images, mean_hw)
+            self._draw_pictures(canvas, band, shown, mean_hw)
             self._write_mean_range(canvas, index, float(mean_hw.max()))
-            self._draw_heads(canvas, band, attention_Ahw)
+            self._draw_heads(canvas, band, shown, attention_Ahw)
         return canvas
 
     def _write_header(self, canvas: NDArray[np.uint8], title: str, subtitle: str) -> None:
@@ -119,30 +132,45 @@ class AttentionFigure:
             write_text(canvas, fit_text(text, font, line.width), position, font=font, color=color)
 
     def _draw_heads(
-        self, canvas: NDArray[np.uint8], band: Band, attention_Ahw: NDArray[np.float32]
+        self,
+        canvas: NDArray[np.uint8],
+        band: Band,
+        shown: Canvas,
+        attention_Ahw: NDArray[np.float32],
     ) -> None:
         top = float(np.percentile(attention_Ahw, self._clip_percentile, method="higher"))
         maps01_Ahw = _divide(attention_Ahw, top)
         for panel, map01_hw in zip(band.heads, maps01_Ahw, strict=True):
-            map01_HW = resize_maps(map01_hw, panel.size, interpolation=self._interpolation)
-            canvas[panel.pixels] = heatmap(map01_HW, colormap=self._colormap)
+            place = place_in(self.spec, panel, shown.size)
+            region = shown.region_at(place.size)
+            map01_HW = self._resize(map01_hw, place.size, region)
+            picture = canvas[place.pixels]
+            if region is not None:
+                picture[:] = BESIDE
+            picture[pixels_in(region, place.size)] = heatmap(map01_HW, colormap=self._colormap)
         self._write_ticks(canvas, band.colorbar, top, clipped=bool(attention_Ahw.max() > top))
 
     def _draw_pictures(
         self,
         canvas: NDArray[np.uint8],
         band: Band,
-        images: Sequence[NDArray[np.uint8]],
+        shown: Canvas,
         mean_hw: NDArray[np.float32],
     ) -> None:
-        size, top = band.inputs[0].size, float(mean_hw.max())
-        mean_HW = resize_maps(_divide(mean_hw, top), size, interpolation=self._interpolation)
-        for image, plain, covered in zip(images, band.inputs, band.means, strict=True):
-            picture = resize_picture(image, size)
-            canvas[plain.pixels] = picture
-            canvas[covered.pixels] = overlay(
-                picture, mean_HW, colormap=self._colormap, opacity=self._opacity
+        size = place_in(self.spec, band.inputs[0], shown.size).size
+        small, top = shown.resized(size), float(mean_hw.max())
+        seen = pixels_in(small.region, size)
+        mean_HW = self._resize(_divide(mean_hw, top), size, small.region)
+        for picture, plain, covered in zip(small.images, band.inputs, band.means, strict=True):
+            canvas[place_in(self.spec, plain, shown.size).pixels] = picture
+            canvas[place_in(self.spec, covered, shown.size).pixels] = overlay_at(
+                seen, picture, mean_HW, colormap=self._colormap, opacity=self._opacity
             )
+
+    def _resize(
+        self, map_hw: NDArray[np.float32], size: tuple[int, int], region: Region | None
+    ) -> NDArray[np.float32]:
+        return resize_maps(map_hw, size, interpolation=self._interpolation, region=region)
 
     def _write_mean_range(self, canvas: NDArray[np.uint8], index: int, top: float) -> None:
         sizes, heading = self._sizes, self.geometry.bands[index].heading

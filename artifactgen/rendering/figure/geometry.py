@@ -20,12 +20,15 @@ fill the width, `arrange.py` takes the one whose figure is best read.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from artifactgen.errors import ConfigError
 
 MIN_WIDTH_PX = 1800
 MAX_ASPECT = 8.0
+_SAME_FORM = 0.02
+"""Of the logarithm of height by width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,25 @@ class Rect:
     def pixels(self) -> tuple[slice, slice]:
         """The index of its pixels in an (H, W, …) array."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+def aspect_of(size: Sequence[int]) -> float:
+    """Height by width of the panel for a picture of `size` = (H, W)."""
+    return min(max(size[0] / size[1], 1 / MAX_ASPECT), MAX_ASPECT)
+
+
+def fitted(size: Sequence[int], place: Rect) -> Rect:
+    """Where in a place a picture of `size` = (H, W) stands: in its middle, in the picture's form.
+
+    A form that hardly differs from the place's fills it: panels are whole pixels.
+    """
+    ratio = aspect_of(size) * place.width / place.height
+    if abs(math.log(ratio)) <= _SAME_FORM:
+        return place
+    height = round(place.height * min(ratio, 1)) or 1
+    width = round(place.width * min(1 / ratio, 1)) or 1
+    left, top = (place.width - width) // 2, (place.height - height) // 2
+    return Rect(place.left + left, place.top + top, width, height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +192,14 @@ class FigureSpec:
     @property
     def aspect(self) -> float:
         """Height by width of the panels: the image's, save for stripes that would fill a wall."""
-        height, width = self.image_size
-        return min(max(height / width, 1 / MAX_ASPECT), MAX_ASPECT)
+        return aspect_of(self.image_size)
 
     @property
     def pictures(self) -> int:
         """How many pictures a record has."""
         return len(self.frame_names) or 1
+
+
+def place_in(spec: FigureSpec, panel: Rect, size: Sequence[int]) -> Rect:
+    """Where in a figure's panel a picture of `size` = (H, W) stands."""
+    return panel if aspect_of(size) == spec.aspect else fitted(size, panel)

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from artifactgen.errors import ConfigError
+from artifactgen.models.folder import weights_in
 from artifactgen.types import Framing, Interpolation
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_INDEX = tuple(f"{name}.index.json" for name in _WEIGHTS)
 _FILTERS: Mapping[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of them, which configurations keep."""
 _WARPED_FROM = 384
@@ -42,21 +41,18 @@ def folder_of(path: str) -> Path:
     return folder
 
 
-def weights_in(path: str) -> Path:
-    """The checkpoint of a model's folder; the folder itself, where it is in several files.
+def checkpoint_of(path: str) -> Path:
+    """The checkpoint in a model's folder: its file, or the index of several.
 
     Raises:
         ConfigError: it has none.
     """
     folder = folder_of(path)
-    for name in _WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    if any((folder / name).is_file() for name in _INDEX):
-        return folder
+    if (found := weights_in(folder)) is not None:
+        return found
     raise ConfigError(
-        f"model.path={path}: {folder} has no weights ({', '.join(_WEIGHTS)}). Add ckpt_path, or "
-        f"download all of it: {_download(path)}."
+        f"model.path={path}: {folder} has no weights (model.safetensors, pytorch_model.bin, or an "
+        f"index of several). Add ckpt_path, or download all of it: {_download(path)}."
     )
 
 

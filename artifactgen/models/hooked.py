@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from artifactgen.errors import ConfigError, did_you_mean, printable, where_raised
+from artifactgen.models.arriving import keep_input, linear_layers, one_vector
 from artifactgen.models.base import Family, Network, head_classes
 from artifactgen.models.naming import NamedWeights
-from artifactgen.models.outline import keep_input, linear_layers, one_vector, outline
+from artifactgen.models.outline import outline
 
 RAISED = (
     TypeError,

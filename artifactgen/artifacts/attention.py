@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from artifactgen.artifacts.attention_rows import FirstRow, HeadMean, MeanRow, WindowMean, rollout
 from artifactgen.artifacts.base import (
@@ -189,13 +190,16 @@ class BoundAttention(BoundArtifact):
         patches_BLAN = rows_BLAN[..., grid.prefix_tokens :]
         return {"attention": torch.unflatten(patches_BLAN, -1, grid.size)}
 
-    def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
-        picture = self.figure.draw(
+    def picture(self, view: View, arrays: Arrays) -> NDArray[np.uint8]:
+        """The figure of one record, (H, W, 3) RGB."""
+        return self.figure.draw(
             view.images,
             arrays["attention"],
             title=view.sample.record_id,
             subtitle=self._subtitle(view),
         )
+
+    def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         text = {
             **view.provenance,
             "Record": view.sample.record_id,
@@ -203,7 +207,7 @@ class BoundAttention(BoundArtifact):
             "Layer": ", ".join(site.path for site in self.sites),
         }
         name = safe_name(view.sample.record_id)
-        yield f"attention_maps/{name}_attention.png", encode_png(picture, text)
+        yield f"attention_maps/{name}_attention.png", encode_png(self.picture(view, arrays), text)
 
     def _subtitle(self, view: View) -> str:
         parts = []

@@ -54,8 +54,9 @@ def _as_array(image: Any, preprocess: Preprocess | None) -> NDArray[Any]:
         image = preprocess(image)
     if isinstance(image, Tensor):
         # NumPy has no bfloat16.
-        image = image.detach().cpu()
-        return image.float().numpy() if image.is_floating_point() else image.numpy()
+        tensor = image.detach().cpu()
+        array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        return array
     if isinstance(image, np.ndarray):
         return image
     raise DataError(f"A {type(image).__name__} is no image. {_EXPECTED}{_advice(image)}")

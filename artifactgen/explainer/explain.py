@@ -22,7 +22,7 @@ from artifactgen.device import Devices, resolve_precision
 from artifactgen.errors import ConfigError
 from artifactgen.explainer.batch import Preprocess, as_batch
 from artifactgen.explainer.explanation import Explanation
-from artifactgen.explainer.network import bare, network_of, stated_normalization
+from artifactgen.explainer.network import bare, network_of, stated_classes, stated_normalization
 from artifactgen.explainer.preparation import (
     Logits,
     Prepared,
@@ -51,7 +51,8 @@ class Explainer:
     """Takes (B, C, H, W), gives logits."""
     _: KW_ONLY
     classes: Sequence[str] | None = None
-    """Names of the model's outputs, in their order; None = their numbers."""
+    """Names of the model's outputs, in their order; None = those in the configuration of a model of
+    transformers, else their numbers."""
     classifier: str | None = None
     """Module path of the layer that gives the logits; None = found."""
     target_classes: Sequence[int | str] | Literal["predicted"] | None = None
@@ -121,9 +122,8 @@ class Explainer:
         if key not in self._prepared:
             x_BCHW = torch.from_numpy(images_BCHW[:1]).to(device_of(model))
             network = network_of(model, x_BCHW, classifier=self.classifier)
-            self._prepared[key] = prepare(
-                network, images_BCHW, classes=self.classes, kinds=self._kinds()
-            )
+            names = self.classes if self.classes is not None else stated_classes(model)
+            self._prepared[key] = prepare(network, images_BCHW, classes=names, kinds=self._kinds())
         return self._prepared[key]
 
     def _kinds(self) -> Mapping[str, Artifact]:

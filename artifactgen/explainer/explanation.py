@@ -95,7 +95,10 @@ class Explanation:
 
     @property
     def attention(self) -> Tensor:
-        """(B, L, A, h, w) float32: probabilities from the query to each patch; L blocks, A heads."""
+        """(B, L, A, h, w) float32: probabilities from the query to each patch.
+
+        L are the blocks of `attention_layers`, A their heads.
+        """
         return self._tensor("attention")
 
     @property
@@ -195,10 +198,11 @@ class Explanation:
         return len(self._images)
 
     def __getitem__(self, index: int | slice) -> Explanation:
-        rows = range(len(self))[index]  # an IndexError of its own
-        chosen = slice(rows, rows + 1) if isinstance(rows, int) else index
-        arrays = {name: array[chosen] for name, array in self._arrays.items()}
-        return replace(self, _arrays=arrays, _images=self._images[chosen], _rows=self._rows[chosen])
+        if isinstance(index, int):
+            row = range(len(self))[index]  # an IndexError of its own
+            index = slice(row, row + 1)
+        arrays = {name: array[index] for name, array in self._arrays.items()}
+        return replace(self, _arrays=arrays, _images=self._images[index], _rows=self._rows[index])
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[row] for row in range(len(self)))

@@ -128,3 +128,11 @@ def stated_normalization(
         return None, None
     cfg = pretrained_cfg(model)
     return tuple(cfg["mean"]), tuple(cfg["std"])
+
+
+def stated_classes(model: nn.Module) -> tuple[str, ...] | None:
+    """Names of the outputs, by their number, where the model has them as transformers' do."""
+    names = getattr(getattr(model, "config", None), "id2label", None)
+    if not names or set(names) != set(range(len(names))):
+        return None
+    return tuple(str(names[index]) for index in range(len(names)))

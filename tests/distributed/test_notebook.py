@@ -1,4 +1,4 @@
-"""In a notebook: what a run writes, and the page of the manual, whose lines are run as they stand."""
+"""In a notebook: what a run writes, and the page of the manual, run as it stands."""
 
 from __future__ import annotations
 

@@ -54,7 +54,8 @@ class Explainer:
     """Names of the model's outputs, in their order; None = those in the configuration of a model of
     transformers, else their numbers."""
     classifier: str | None = None
-    """Module path of the layer that gives the logits; None = found."""
+    """Module path of the layer that gives the logits; None = found; `none`: there is none, and what
+    the model gives is the embedding."""
     target_classes: Sequence[int | str] | Literal["predicted"] | None = None
     """Classes that GradCAM is of, by index or name; None = all; `predicted`: each image's own."""
     layer: str = "auto"

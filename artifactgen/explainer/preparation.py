@@ -36,6 +36,10 @@ _OPTIONS = {
     "attention.layers": "attention_layers",
     "attention.method": "attention_method",
     "Set generate_gradcam=false.": "",
+    "model.classifier": "classifier",
+    "model.num_classes=0": "classifier='none'",
+    "Set data.image_size and model.in_chans as in training.": "Give images as in training.",
+    ": set model.in_chans.": ".",
 }
 """What the command calls an option, and what it is called here."""
 

@@ -44,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "explainer": {
         *("artifacts", "assembly", "device", "engine", "errors", "introspect", "models"),
-        *("rendering", "types"),
+        *("pixels", "rendering", "types"),
     },
     "shard": {"artifacts", "job", "labels", "store", "types"},
     "worker": {

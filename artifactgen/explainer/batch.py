@@ -13,6 +13,7 @@ from torch import Tensor
 
 from artifactgen.errors import DataError
 from artifactgen.models.base import per_channel
+from artifactgen.pixels import FAR
 from artifactgen.rendering.image import display_images
 
 Preprocess = Callable[[Any], Any]
@@ -113,6 +114,27 @@ def as_picture(
         for values in (mean, std)
     )
     return display_images(np.clip(image_CHW * stds + means, 0, 1))[0]
+
+
+def doubt(images_BCHW: NDArray[np.float32], mean: Sequence[float] | None) -> str:
+    """What looks wrong about the range of images, with what to do; nothing where it is usual.
+
+    Args:
+        images_BCHW: as they are given to the model.
+        mean: what it states of its training's normalisation, if it does.
+    """
+    finite = images_BCHW[np.isfinite(images_BCHW)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
+    span = f"The images go from {low:.4g} to {high:.4g}"
+    if max(-low, high) > FAR:
+        return f"{span}: they do not look normalised. Give (image - mean) / std of the training."
+    if low >= 0 and high <= 1 and mean is not None and any(mean):
+        means = ", ".join(f"{value:.3g}" for value in mean)
+        return (
+            f"{span} and are taken as they are. If the model was trained on normalised ones, as it "
+            f"states (mean {means}), normalise them."
+        )
+    return ""
 
 
 def finite_images(batch_BCHW: NDArray[np.float32], most: int) -> NDArray[np.float32]:

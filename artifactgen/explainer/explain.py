@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from threading import RLock
@@ -20,7 +21,7 @@ from artifactgen.artifacts.cam.methods import Method
 from artifactgen.artifacts.embedding import Embedding, Pooling
 from artifactgen.device import Devices, resolve_precision
 from artifactgen.errors import ConfigError
-from artifactgen.explainer.batch import Preprocess, as_batch
+from artifactgen.explainer.batch import Preprocess, as_batch, doubt
 from artifactgen.explainer.explanation import Explanation
 from artifactgen.explainer.network import bare, network_of, stated_classes, stated_normalization
 from artifactgen.explainer.preparation import (
@@ -32,6 +33,8 @@ from artifactgen.explainer.preparation import (
 )
 from artifactgen.explainer.untouched import device_of, untouched
 from artifactgen.types import Precision
+
+log = logging.getLogger(__name__)
 
 _Key = tuple[Any, ...]
 
@@ -123,6 +126,8 @@ class Explainer:
         if key not in self._prepared:
             x_BCHW = torch.from_numpy(images_BCHW[:1]).to(device_of(model))
             network = network_of(model, x_BCHW, classifier=self.classifier)
+            if doubtful := doubt(images_BCHW, stated_normalization(model)[0]):
+                log.warning("%s", doubtful)
             names = self.classes if self.classes is not None else stated_classes(model)
             self._prepared[key] = prepare(network, images_BCHW, classes=names, kinds=self._kinds())
         return self._prepared[key]

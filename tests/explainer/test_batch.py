@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.binding import random_model
 from PIL import Image
 from torch import Tensor
 
+from artifactgen import Explainer
 from artifactgen.errors import DataError
-from artifactgen.explainer.batch import as_batch, as_picture, finite_images
+from artifactgen.explainer.batch import as_batch, as_picture, doubt, finite_images
 
 IMAGE = torch.linspace(-1, 1, 3 * 8 * 6).reshape(3, 8, 6)
 
@@ -87,3 +89,19 @@ def test_images_to_compare_by_are_finite() -> None:
     assert finite_images(batch, 2).shape == (2, 3, 2, 2)
     assert np.isfinite(finite_images(batch, 2)).all()
     assert np.isfinite(finite_images(batch[:1], 2)).all()
+
+
+def test_a_range_that_is_not_that_of_the_training_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mean = (0.485, 0.456, 0.406)
+    unit = np.linspace(0, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)
+    assert "go from 0 to 255: they do not look normalised" in doubt(255 * unit, mean)
+    assert "as it states (mean 0.485, 0.456, 0.406), normalise them" in doubt(unit, mean)
+    assert doubt(unit, None) == ""
+    assert doubt(4 * unit - 2, mean) == ""
+    assert doubt(unit * np.nan, mean) == ""
+    explain = Explainer(random_model("resnet18"))
+    for _ in range(2):
+        explain(np.repeat(np.repeat(unit, 8, 2), 8, 3))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from operator import index
 from threading import RLock
 from typing import Any, Literal
 
@@ -37,6 +38,8 @@ from artifactgen.types import Precision
 log = logging.getLogger(__name__)
 
 _Key = tuple[Any, ...]
+_SIZES_KEPT = 8
+"""Sizes of images that a model stays prepared for: each has the template of a figure, some MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +62,7 @@ class Explainer:
     classifier: str | None = None
     """Module path of the layer that gives the logits; None = found; `none`: there is none, and what
     the model gives is the embedding."""
-    target_classes: Sequence[int | str] | Literal["predicted"] | None = None
+    target_classes: Sequence[int | str] | int | str | None = None
     """Classes that GradCAM is of, by index or name; None = all; `predicted`: each image's own."""
     layer: str = "auto"
     """Module path of the layer that GradCAM is of; `auto` = what is usual for the architecture."""
@@ -116,31 +119,35 @@ class Explainer:
             engine = prepared.engine(device_of(model), self._precision(model))
             starts = range(0, len(images_BCHW), self.batch_size)
             parts = [engine(images_BCHW[start : start + self.batch_size]) for start in starts]
-        mean, std = (self.mean, self.std) if self.mean else stated_normalization(model)
+        mean, std = (self.mean, self.std) if self.mean is not None else stated_normalization(model)
         return Explanation(prepared, joined(parts), images_BCHW, range(len(images_BCHW)), mean, std)
 
     def _prepare(self, model: nn.Module, images_BCHW: NDArray[np.float32]) -> Prepared:
         """Once for each size of images, and again where layers of the model were replaced."""
-        layers = tuple(map(id, model.modules()))
-        key = (images_BCHW.shape[1:], layers)
+        key = (images_BCHW.shape[1:], tuple(model.modules()))
         if key not in self._prepared:
-            x_BCHW = torch.from_numpy(images_BCHW[:1]).to(device_of(model))
-            network = network_of(model, x_BCHW, classifier=self.classifier)
             if doubtful := doubt(images_BCHW, stated_normalization(model)[0]):
                 log.warning("%s", doubtful)
-            names = self.classes if self.classes is not None else stated_classes(model)
-            self._prepared[key] = prepare(network, images_BCHW, classes=names, kinds=self._kinds())
+            prepared = self._look_into(model, images_BCHW)
+            if len(self._prepared) == _SIZES_KEPT:
+                del self._prepared[next(iter(self._prepared))]
+            self._prepared[key] = prepared
         return self._prepared[key]
 
+    def _look_into(self, model: nn.Module, images_BCHW: NDArray[np.float32]) -> Prepared:
+        x_BCHW = torch.from_numpy(images_BCHW[:1]).to(device_of(model))
+        network = network_of(model, x_BCHW, classifier=self.classifier)
+        names = self.classes if self.classes is not None else stated_classes(model)
+        return prepare(network, images_BCHW, classes=names, kinds=self._kinds())
+
     def _kinds(self) -> Mapping[str, Artifact]:
-        targets = self.target_classes
         return {
             "embeddings": Embedding(pooling=self.pooling),
             "logits": Logits(),
             "gradcam": GradCAM(
                 method=self.method,
                 layer=self.layer,
-                target_classes=targets if targets is None or targets == "predicted" else [*targets],
+                target_classes=_as_targets(self.target_classes),
             ),
             "attention": AttentionMaps(
                 method=self.attention_method, layers=tuple(self.attention_layers)
@@ -151,3 +158,14 @@ class Explainer:
         kind = device_of(model).type
         native = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return resolve_precision(self.precision, Devices(kind, "", int(native), native))
+
+
+def _as_targets(
+    wanted: Sequence[int | str] | int | str | None,
+) -> list[int | str] | Literal["predicted"] | None:
+    """A list, also of a single class; numbers of NumPy and torch as Python's."""
+    if wanted is None or wanted == "predicted":
+        return wanted  # type: ignore[return-value]
+    one = isinstance(wanted, str) or not isinstance(wanted, Iterable)
+    every: Iterable[Any] = [wanted] if one else wanted  # type: ignore[assignment,list-item]
+    return [item if isinstance(item, str) else index(item) for item in every]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -129,11 +130,7 @@ class Explanation:
             RecordError: the map holds NaN or infinity.
         """
         one = self[record]
-        index = (
-            int(one.logits.argmax())
-            if cls is None
-            else class_index(cls, self.classes, option="cls")
-        )
+        index = int(one.logits.argmax()) if cls is None else self._class(cls)
         known = one.gradcam_classes[0].tolist()
         if index not in known:
             names = ", ".join(self.classes[k] for k in known)
@@ -142,6 +139,11 @@ class Explanation:
             )
         map_hw = one.gradcam[0, known.index(index)].numpy()
         return overlay(one.images[0], scale_cam(map_hw, self._prepared.subject.image_size))
+
+    def _class(self, wanted: int | str) -> int:
+        # Numbers of NumPy and torch as well.
+        plain = wanted if isinstance(wanted, str) else operator.index(wanted)
+        return class_index(plain, self.classes, option="cls")
 
     def figure(
         self, record: int = 0, *, title: str | None = None, label: str | None = None
@@ -198,7 +200,7 @@ class Explanation:
         return len(self._images)
 
     def __getitem__(self, index: int | slice) -> Explanation:
-        if isinstance(index, int):
+        if not isinstance(index, slice):
             row = range(len(self))[index]  # an IndexError of its own
             index = slice(row, row + 1)
         arrays = {name: array[index] for name, array in self._arrays.items()}

@@ -95,6 +95,10 @@ def test_classes_are_chosen_by_name_or_are_those_predicted() -> None:
     assert np.array_equal(some.overlay(0, 2), every.overlay(0, 2))
     with pytest.raises(ConfigError, match="GradCAM is of class 5, class 2 here, and not of cl"):
         some.overlay(0, 1)
+    for one in (np.int64(5), torch.tensor(5), "class 5"):
+        of_one = Explainer(model, classes=CLASSES, target_classes=one)(x_BCHW)
+        assert of_one.gradcam_classes.tolist() == [[5]] * 2
+        assert np.array_equal(of_one[np.int64(1)].overlay(0, one), every.overlay(1, 5))
     own = Explainer(model, target_classes="predicted")(x_BCHW)
     assert own.gradcam_classes[:, 0].tolist() == every.logits.argmax(1).tolist()
     assert own.predictions == [str(index) for index in own.gradcam_classes[:, 0].tolist()]
@@ -177,3 +181,10 @@ def test_images_of_another_size_and_a_new_head_are_looked_at_anew() -> None:
     x = explain(random_images(1, size=SIZE))
     assert x.gradcam.shape == (1, 3, 5, 5)
     assert x.classes == ("0", "1", "2")
+
+
+def test_memory_does_not_grow_with_the_sizes_of_images() -> None:
+    explain = Explainer(model_of("resnet18"), target_classes=[0])
+    for width in range(32, 52, 2):
+        explain(random_images(1, size=(32, width)))
+    assert len(explain._prepared) == 8

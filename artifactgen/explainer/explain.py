@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from operator import index
 from threading import RLock
@@ -166,6 +166,5 @@ def _as_targets(
     """A list, also of a single class; numbers of NumPy and torch as Python's."""
     if wanted is None or wanted == "predicted":
         return wanted  # type: ignore[return-value]
-    one = isinstance(wanted, str) or not isinstance(wanted, Iterable)
-    every: Iterable[Any] = [wanted] if one else wanted  # type: ignore[assignment,list-item]
+    every: Any = [wanted] if np.ndim(wanted) == 0 else wanted
     return [item if isinstance(item, str) else index(item) for item in every]

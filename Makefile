@@ -56,6 +56,7 @@ bench: $(SETUP)  ## Measure exactness and speed against the reference libraries 
 	$(BIN)/python -m benchmarks.exactness.precision
 	$(BIN)/python -m benchmarks.speed.startup
 	$(BIN)/python -m benchmarks.speed.cam
+	$(BIN)/python -m benchmarks.speed.explainer
 	$(BIN)/python -m benchmarks.speed.attention
 	$(BIN)/python -m benchmarks.speed.one_pass
 	$(BIN)/python -m benchmarks.speed.reading

@@ -6,15 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from artifactgen.embeddings import Embeddings, load_embeddings
+    from artifactgen.explainer.explain import Explainer
 
 __version__ = "0.3.0"
-__all__ = ["Embeddings", "__version__", "load_embeddings"]
+__all__ = ["Embeddings", "Explainer", "__version__", "load_embeddings"]
+
+
+_MODULES = {
+    "Embeddings": "artifactgen.embeddings",
+    "Explainer": "artifactgen.explainer.explain",
+    "load_embeddings": "artifactgen.embeddings",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what loads embeddings on first use: torch takes seconds, and `status` needs none."""
-    if name in ("Embeddings", "load_embeddings"):
-        from artifactgen import embeddings
+    """Import what a name is of on its first use: torch takes seconds, and `status` needs none."""
+    if name in _MODULES:
+        from importlib import import_module
 
-        return getattr(embeddings, name)
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -124,6 +125,23 @@ def make_reproducible() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Float32 as float32 in the block, as `make_reproducible` has it; then as it was before."""
+    backends: Any = torch.backends
+    convolution, name = backends.cudnn, "allow_tf32"
+    if hasattr(backends.cudnn, "conv"):  # since torch 2.9, which refuses to read a mix of the two
+        convolution, name = backends.cudnn.conv, "fp32_precision"
+    before = torch.get_float32_matmul_precision(), getattr(convolution, name)
+    try:
+        torch.set_float32_matmul_precision("highest")
+        setattr(convolution, name, "ieee" if name == "fp32_precision" else False)
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        setattr(convolution, name, before[1])
 
 
 class Transfers:

@@ -20,7 +20,7 @@ from artifactgen.types import Image
 _DARK = {1: 8, 2: 2}
 """Bytes of an integer type to the part of white that some pixel should reach: an eighth, a half.
 A night scene stays below in 8 bits; in 16, it is the usual sign of 10, 12 or 14 bits."""
-_FAR = 16.0
+FAR = 16.0
 """Pixels normalised as in training lie within a few standard deviations."""
 
 
@@ -98,7 +98,7 @@ def _integer_doubts(pixels: PixelRange, normalization: Normalization) -> list[st
 def _normalised_doubts(pixels: PixelRange, normalization: Normalization) -> list[str]:
     mean, std = normalization.mean, normalization.std
     far = np.abs(np.subtract.outer([pixels.low, pixels.high], mean) / np.array(std)).max()
-    if far <= _FAR:
+    if far <= FAR:
         return []
     return [
         f"{_span(pixels)} reach {far:.0f} standard deviations with data.mean={_list(mean)} "
@@ -110,7 +110,7 @@ def _float_doubts(pixels: PixelRange, normalization: Normalization) -> list[str]
     """Of floats that are taken as they are."""
     low, high = pixels.low, pixels.high
     mean, std = normalization.mean, normalization.std
-    if max(abs(low), abs(high)) > _FAR:
+    if max(abs(low), abs(high)) > FAR:
         advice = "data.mean and data.std of the training, for this range?"
         if low >= 0:
             scale = 255.0 if high <= 255 else high

@@ -42,6 +42,10 @@ LAYERS: dict[str, set[str]] = {
         *("artifacts", "device", "engine", "errors", "introspect", "job", "models"),
         *("rendering", "types"),
     },
+    "explainer": {
+        *("artifacts", "assembly", "device", "engine", "errors", "introspect", "models"),
+        *("pixels", "rendering", "types"),
+    },
     "shard": {"artifacts", "job", "labels", "store", "types"},
     "worker": {
         *("assembly", "clock", "data", "device", "engine", "errors", "job", "shard", "store"),

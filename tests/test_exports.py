@@ -7,7 +7,7 @@ import distributed.launch
 
 
 def test_the_public_names_of_the_library() -> None:
-    assert artifactgen.__all__ == ["Embeddings", "__version__", "load_embeddings"]
+    assert artifactgen.__all__ == ["Embeddings", "Explainer", "__version__", "load_embeddings"]
     for name in artifactgen.__all__:
         assert getattr(artifactgen, name) is not None
     assert not hasattr(artifactgen, "nothing")

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from artifactgen.artifacts.attention_rows import FirstRow, HeadMean, MeanRow, WindowMean, rollout
 from artifactgen.artifacts.base import (
@@ -195,24 +196,27 @@ class BoundAttention(BoundArtifact):
         patches_BLAN = rows_BLAN[..., grid.prefix_tokens :]
         return {"attention": torch.unflatten(patches_BLAN, -1, grid.size)}
 
-    def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
+    def picture(self, view: View, arrays: Arrays) -> NDArray[np.uint8]:
+        """The figure of one record, (H, W, 3) RGB."""
         canvas = view.canvas
-        picture = self.figures.of(canvas.size).draw(
+        return self.figures.of(canvas.size).draw(
             canvas.images,
             arrays["attention"],
             title=view.sample.record_id,
             subtitle=self._subtitle(view),
             region=canvas.region,
         )
+
+    def draw(self, view: View, arrays: Arrays) -> Iterator[Picture]:
         text = {
             **view.provenance,
             "Record": view.sample.record_id,
             "Method": self._what(),
             "Layer": ", ".join(site.path for site in self.sites),
-            **canvas.text,
+            **view.canvas.text,
         }
         name = safe_name(view.sample.record_id)
-        yield f"attention_maps/{name}_attention.png", encode_png(picture, text)
+        yield f"attention_maps/{name}_attention.png", encode_png(self.picture(view, arrays), text)
 
     def _subtitle(self, view: View) -> str:
         parts = []

@@ -25,15 +25,22 @@ def resolve_classes(
         raise ConfigError(
             f"target_classes={wanted!r}: give a list of indices or names, null or {PREDICTED}."
         )
-    return tuple(dict.fromkeys(_class_index(item, classes) for item in wanted))
+    return tuple(dict.fromkeys(class_index(item, classes) for item in wanted))
 
 
-def _class_index(wanted: int | str, classes: Sequence[str]) -> int:
+def class_index(
+    wanted: int | str, classes: Sequence[str], *, option: str = "target_classes"
+) -> int:
+    """The index of a class that is given by index or name.
+
+    Raises:
+        ConfigError: there is no such class; `option` says where it was asked for.
+    """
     if isinstance(wanted, str) and wanted in classes:
         return classes.index(wanted)
     if isinstance(wanted, int) and 0 <= wanted < len(classes):
         return wanted
     raise ConfigError(
-        f"target_classes: there is no class {wanted!r} among {len(classes)}. "
+        f"{option}: there is no class {wanted!r} among {len(classes)}. "
         f"{did_you_mean(str(wanted), classes)}"
     )

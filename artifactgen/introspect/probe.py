@@ -44,7 +44,9 @@ def random_image(network: Network, size: tuple[int, int]) -> Tensor:
     """(1, C, H, W) on the model's device; the same each time."""
     device = next(network.module.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, network.family.in_chans, *size, generator=generator).to(device)
+    shape = 1, network.family.in_chans, *size
+    # A notebook may have another default device, which a generator of the CPU would not go with.
+    return torch.randn(shape, generator=generator, device="cpu").to(device)
 
 
 def probe(network: Network, image_size: tuple[int, int]) -> Probe:

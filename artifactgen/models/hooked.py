@@ -148,8 +148,10 @@ def hook_up(
     module = module.float().eval().requires_grad_(False)
     network = HookedNetwork(family, module, arguments=arguments or {})
     x_BCHW = torch.randn(
-        *(1, family.in_chans, *family.image_size), generator=torch.Generator().manual_seed(0)
-    )
+        *(1, family.in_chans, *family.image_size),
+        generator=torch.Generator().manual_seed(0),
+        device="cpu",  # whatever the default is: that of the generator
+    ).to(next(module.parameters()).device)
 
     def call(x_BCHW: Tensor) -> Tensor:
         return logits_of(module(x_BCHW, **network.arguments))

@@ -46,6 +46,9 @@ class Framing:
     interpolation: Interpolation = "bicubic"
     border: tuple[float, ...] = (0.0,)
     """Colour that `border` fills with, in [0, 1]; for each channel, or one for all."""
+    rounds_down: bool = False
+    """Whether half a pixel before the crop is rounded down, as transformers does; torchvision and
+    timm round it to the even number."""
 
 
 @dataclass(frozen=True, slots=True)

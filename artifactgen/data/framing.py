@@ -81,13 +81,16 @@ def placement(have: Sequence[int], size: tuple[int, int], framing: Framing) -> P
             f"{have[0]:,} × {have[1]:,} pixels would be stretched to {resized[0]:,} × "
             f"{resized[1]:,}: too narrow; data.crop_mode=squash or border takes it"
         )
-    top, left = (_start(r, s) for r, s in zip(resized, size, strict=True))
+    down = framing.rounds_down
+    top, left = (_start(r, s, down=down) for r, s in zip(resized, size, strict=True))
     return Placement(resized, top, left)
 
 
-def _start(resized: int, side: int) -> int:
-    """Of a centred crop, with torchvision's roundings: halves to even, of borders down."""
-    return round((resized - side) / 2) if resized >= side else -((side - resized) // 2)
+def _start(resized: int, side: int, *, down: bool) -> int:
+    """Of a centred crop; a border's half pixel is rounded down by all libraries."""
+    if resized < side:
+        return -((side - resized) // 2)
+    return (resized - side) // 2 if down else round((resized - side) / 2)
 
 
 def _scaled_size(have: Sequence[int], scaled: tuple[int, int], framing: Framing) -> tuple[int, int]:

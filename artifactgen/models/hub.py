@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from artifactgen.errors import ConfigError
+from artifactgen.models.base import crop_pct_of
 from artifactgen.models.folder import weights_in
-from artifactgen.types import Framing, Interpolation
+from artifactgen.types import CropMode, Framing, Interpolation
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 _FILTERS: Mapping[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -129,38 +130,43 @@ class Processor:
         size, values = self.size(), self.values
         if size is None:
             return Framing(interpolation=how)
-        short = _side(values.get("size"))
         if self._is_convnext():
             pct = float(values.get("crop_pct") or _CONVNEXT_PCT)
             if size[0] >= _WARPED_FROM:
                 return Framing(crop_mode="squash", interpolation=how)
-            return Framing(share(size[0], int(size[0] / pct)), "center", how)
-        if self._crops() and short is not None:
-            return Framing(share(size[0], short), "center", how)
-        return Framing(crop_mode="squash", interpolation=how)
+            share = crop_pct_of(size[0], int(size[0] / pct))
+            return Framing(share, "center", how, rounds_down=True)
+        resized = _pair(values.get("size"))
+        if not self._crops() or resized is None:
+            return Framing(crop_mode="squash", interpolation=how)
+        mode: CropMode = "squash" if self._warps() else "center"
+        share = crop_pct_of(size[0], resized[0])
+        return Framing(share, mode, how, rounds_down=True)
+
+    def _warps(self) -> bool:
+        """Whether both sides are resized before the crop, rather than the shorter one."""
+        size = self.values.get("size")
+        if isinstance(size, int):
+            return self._kind.startswith("DeiT")
+        return isinstance(size, list) or "shortest_edge" not in (size or {})
 
     def _crops(self) -> bool:
         stated = self.values.get("do_center_crop")
         return bool("crop_size" in self.values if stated is None else stated)
 
     def _is_convnext(self) -> bool:
-        kind = str(
-            self.values.get("image_processor_type", self.values.get("feature_extractor_type"))
-        )
-        return "crop_pct" in self.values or kind.startswith("ConvNext")
+        return "crop_pct" in self.values or self._kind.startswith("ConvNext")
+
+    @property
+    def _kind(self) -> str:
+        """Name of the processor's class."""
+        kind = self.values.get("image_processor_type", self.values.get("feature_extractor_type"))
+        return str(kind)
 
 
 def read_processor(folder: Path) -> Processor:
     """What a folder says of how images are made ready; may be nothing."""
     return Processor(read_json(folder / PROCESSOR))
-
-
-def share(crop: int, resized: int) -> float:
-    """The share of a resized picture's side that is kept, so that rounding gives that side."""
-    pct = min(1.0, crop / resized)
-    while math.floor(crop / pct) < resized and pct < 1:
-        pct = math.nextafter(pct, 0)
-    return pct
 
 
 def _pair(value: Any) -> tuple[int, int] | None:
@@ -174,16 +180,6 @@ def _pair(value: Any) -> tuple[int, int] | None:
             return int(value["height"]), int(value["width"])
         return _pair(value.get("shortest_edge"))
     return None
-
-
-def _side(value: Any) -> int | None:
-    """To what the shorter side of a picture is resized; None where both are."""
-    if isinstance(value, int):
-        return value
-    if isinstance(value, Mapping) and isinstance(value.get("shortest_edge"), int):
-        return int(value["shortest_edge"])
-    pair = _pair(value)
-    return pair[0] if pair and pair[0] == pair[1] else None
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:

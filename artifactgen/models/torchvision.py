@@ -15,10 +15,9 @@ from torchvision import models
 from torchvision.transforms import InterpolationMode
 
 from artifactgen.errors import ConfigError, did_you_mean
-from artifactgen.models.base import per_channel
+from artifactgen.models.base import crop_pct_of, per_channel
 from artifactgen.models.claims import Claim
 from artifactgen.models.hooked import HookedFamily, HookedNetwork, hook_up, reason
-from artifactgen.models.hub import share
 from artifactgen.types import Framing, Interpolation
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Torchvision(HookedFamily):
     def framing(self) -> Framing:
         """What torchvision's weights are evaluated with."""
         preset = self._preset()
-        pct = share(int(preset.crop_size[0]), int(preset.resize_size[0]))
+        pct = crop_pct_of(int(preset.crop_size[0]), int(preset.resize_size[0]))
         return Framing(pct, "center", INTERPOLATIONS[preset.interpolation])
 
     def claims(self, stated: Stated) -> tuple[Claim, ...]:

@@ -432,17 +432,17 @@ def test_a_model_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (
             {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}},
             (224, 224),
-            Framing(224 / 256, "center", "bilinear"),
+            Framing(224 / 256, "center", "bilinear", rounds_down=True),
         ),
         (
             {"size": 224, "crop_size": 224, "do_center_crop": True, "resample": 3},
             (224, 224),
-            Framing(1, "center", "bicubic"),
+            Framing(1, "center", "bicubic", rounds_down=True),
         ),
         (
             {"size": {"shortest_edge": 224}, "crop_pct": 0.875, "resample": 3},
             (224, 224),
-            Framing(224 / 256, "center", "bicubic"),
+            Framing(224 / 256, "center", "bicubic", rounds_down=True),
         ),
         (
             {"size": {"shortest_edge": 384}, "crop_pct": 0.9},

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -39,7 +40,7 @@ class Table:
             )
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All rows of some columns, as strings; what is empty in a CSV is null.
+        """All rows of some columns, as strings; what is empty is null.
 
         Raises:
             DataError: the table is cut short, has rows of other lengths, or is not UTF-8.
@@ -47,7 +48,7 @@ class Table:
         batches = self._of_csv(columns) if self.separator else self._of_parquet(columns)
         try:
             for batch in batches:
-                yield batch.cast(pa.schema([(name, pa.string()) for name in batch.schema.names]))
+                yield _as_text(batch)
         except pa.ArrowException as error:
             raise DataError(f"{self.path}: {_told(error)}") from error
         except OSError as error:  # of Parquet, about what it read
@@ -110,8 +111,8 @@ def _open_parquet(path: Path) -> Table:
 
 
 def _open_csv(path: Path, expected: Sequence[str]) -> Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        line = file.readline(_MOST_OF_A_LINE)
+    with path.open("rb") as file:
+        line = file.readline(_MOST_OF_A_LINE).decode("utf-8-sig", "replace")
     heads = {mark: _fields(line, mark) for mark in _SEPARATORS}
     separator = max(heads, key=lambda m: (len({*heads[m]} & {*expected}), len(heads[m])))
     columns = heads[separator]
@@ -123,6 +124,12 @@ def _open_csv(path: Path, expected: Sequence[str]) -> Table:
 def _fields(line: str, separator: str) -> tuple[str, ...]:
     row = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
     return tuple(name.strip() for name in row)
+
+
+def _as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    arrays = [column.cast(pa.string()) for column in batch.columns]
+    filled = [pc.if_else(pc.equal(array, ""), None, array) for array in arrays]
+    return pa.record_batch(filled, names=batch.schema.names)
 
 
 def _told(error: Exception) -> str:

@@ -91,11 +91,24 @@ def small_image_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
     return Small({"root": str(root)}, "train", 1, lambda: _cut(root / "train/cat/cat_1.jpg"))
 
 
+def small_manifest(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, root = np.random.default_rng(0), folder / "table"
+    root.mkdir()
+    rows = ["label,split,path,record_id"]
+    for i, ending in enumerate(("png", "jpg", "tif", "webp", "bmp")):
+        picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(root / f"{i}.{ending}")
+        rows.append(f"{'cat' if i % 2 else 'eel'},{'train' if i else 'val'},{i}.{ending},id {i}")
+    (root / "table.csv").write_text("\n".join(rows))
+    return Small({"path": str(root / "table.csv")}, "train", 1, lambda: _cut(root / "2.tif"))
+
+
 Maker = Callable[[Path, pytest.FixtureRequest], Small]
 MAKERS: dict[str, Maker] = {
     "cmr_acdc": small_cmr_acdc,
     "hdf5": small_hdf5,
     "image_folder": small_image_folder,
+    "manifest": small_manifest,
     "phantom": small_phantom,
 }
 

@@ -76,6 +76,30 @@ def class_folders(splits: Sequence[Split], given: tuple[str, ...] | None) -> tup
     return tuple(found) if given is None else given
 
 
+def label_folders(
+    splits: Sequence[Split],
+    given: tuple[str, ...] | None,
+    find: Callable[[Split], Iterable[Found]],
+    *,
+    asked: bool | None,
+) -> tuple[str, ...]:
+    """Names of the classes by label, where folders may be patients as well as classes.
+
+    Args:
+        splits: where to look.
+        given: names of the classes by label; None = sorted.
+        find: what there is in a split.
+        asked: whether folders are classes; None = unless each holds only one record.
+
+    Raises:
+        DataError: a folder that is none of those given.
+    """
+    if asked is None and given is None:
+        found = Counter(_folder(path) for split in splits for _, path, *_ in find(split))
+        asked = any(count > 1 for folder, count in found.items() if folder)
+    return class_folders(splits, given) if asked or given is not None else ()
+
+
 def list_splits(
     splits: Sequence[Split],
     classes: Sequence[str],

@@ -53,8 +53,16 @@ class Listing:
         Raises:
             OSError: the file cannot be read.
         """
-        rows = (row for block in self._slices(start, stop) for row in block.to_pylist())
-        return [{name: decoded(value) for name, value in row.items()} for row in rows]
+        return [row for block in self._slices(start, stop) for row in _rows_of(block)]
+
+    def rows_by_block(self) -> Iterator[list[dict[str, Any]]]:
+        """All rows as `read` gives them, some thousand at once."""
+        return map(_rows_of, self.blocks())
+
+    def columns(self) -> dict[str, pa.DataType]:
+        """Names and types of the columns beside the id."""
+        schema = self._block(0).schema
+        return {kind.name: kind.type for kind in schema if kind.name != ID}
 
     def blocks(self) -> Iterator[Any]:
         """All rows in blocks (`pyarrow.RecordBatch`), few of them in memory."""
@@ -74,6 +82,10 @@ class Listing:
 
     def _block(self, index: int) -> Any:
         return _block_of_file(self.path, index) if self.path else _block_of(self, index)
+
+
+def _rows_of(block: Any) -> list[dict[str, Any]]:
+    return [{n: decoded(value) for n, value in row.items()} for row in block.to_pylist()]
 
 
 @lru_cache(_BLOCKS_IN_MEMORY)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from artifactgen.data.base import Catalog, decode_each
-from artifactgen.data.content import MOST_SAMPLED, files_digest
-from artifactgen.data.folders import LABEL, PATH
-from artifactgen.data.listing import Listing, digest_of, evenly, listed_rows
+from artifactgen.data.base import Catalog
+from artifactgen.data.files import Files
+from artifactgen.data.folders import PATH
+from artifactgen.data.listing import evenly
 from artifactgen.data.manifest_rows import Columns, list_table, read_facts
-from artifactgen.data.pictures import Pictures
 from artifactgen.data.tables import open_table
+from artifactgen.data.volume_listing import catalog_of, read_listed
 from artifactgen.errors import DataError
 from artifactgen.types import Failure, Sample
 
@@ -24,7 +22,7 @@ _LOOKED_FOR = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest(Pictures):
+class Manifest(Files):
     """Records are the rows of a table, in its order; one column says where the file lies.
 
     Without a column of ids, a record's is its path without the ending; without one of splits all
@@ -56,47 +54,33 @@ class Manifest(Pictures):
         Raises:
             DataError: the table, its columns, ids or labels are not as configured, or none of the
                 files that it names is there.
+            ConfigError: options that no volume could fulfil.
         """
+        self.check_options()
         columns = Columns(self.id_column, self.path_column, self.split_column, self.label_column)
         table = open_table(Path(self.path), expected=columns.names)
         table.require(self.path_column, option="data.path_column")
         facts = read_facts(table, columns, self.classes)
         listings, highest = list_table(table, columns, facts)
-        some = [self.folder / row[PATH] for row in evenly(listings, MOST_SAMPLED)]
-        self._require_some(some[:_LOOKED_FOR])
-        channels, dtype = self.kind_of_first(some)
-        return Catalog(
-            splits=listings,
-            classes=facts.classes,
-            channels=channels,
-            identity=_identity(facts.classes, listings),
-            content=files_digest(some),
-            dtype=dtype,
-            highest_label=highest,
-        )
+        self._require_some(self._paths(row)[0] for row in evenly(listings, _LOOKED_FOR))
+        catalog = catalog_of(self, listings, facts.classes, self._paths)
+        return replace(catalog, highest_label=highest)
 
     def read(
         self, catalog: Catalog, split: str, start: int, stop: int
     ) -> Iterator[Sample | Failure]:
         """Decode rows `start` to `stop` of a split, each a `Sample` or a `Failure`."""
-        rows = listed_rows(catalog, split, start, stop)
-        decode = partial(self._decode_row, catalog)
-        return decode_each(rows, decode, split=split, start=start, place=self.folder)
+        place = self.folder
+        return read_listed(self, catalog, split, start, stop, paths=self._paths, place=place)
 
-    def _decode_row(
-        self, catalog: Catalog, row: int, record_id: str, found: dict[str, Any]
-    ) -> Sample:
-        data = (self.folder / found[PATH]).read_bytes()
-        return self.sample(data, record_id, row, catalog=catalog, label=found[LABEL])
+    def _paths(self, row: dict[str, Any]) -> tuple[Path, ...]:
+        return (self.folder / row[PATH],)
 
-    def _require_some(self, paths: list[Path]) -> None:
-        if not any(path.exists() for path in paths):
+    def _require_some(self, paths: Iterable[Path]) -> None:
+        looked_for = list(paths)
+        if not any(path.exists() for path in looked_for):
             raise DataError(
-                f"{self.path}: of the files that it names {len(paths)} were looked for, and none "
-                f"is there; the first was {paths[0].absolute()}.\n"
+                f"{self.path}: of the files that it names {len(looked_for)} were looked for, and "
+                f"none is there; the first was {looked_for[0].absolute()}.\n"
                 "Paths are relative to the folder of the table, or to data.root."
             )
-
-
-def _identity(classes: tuple[str, ...], listings: Mapping[str, Listing]) -> str:
-    return hashlib.sha256(f"{classes}{digest_of(listings)}".encode()).hexdigest()

@@ -195,9 +195,9 @@ def _is_image(dataset: Any) -> bool:
 
 def _header(path: Path, dataset: Any, wanted: str | None) -> DicomHeader:
     count = int(dataset.get("NumberOfFrames") or 1)
-    number = int(dataset.get("InstanceNumber") or 0)
     if not dataset.get("Rows") or not dataset.get("Columns") or count < 1:
         raise RecordError(f"{path}: a DICOM picture without Rows, Columns or frames")
+    number = _whole(dataset, "InstanceNumber")
     parts = [_of_frame(dataset, index) for index in range(count)]
     frames = tuple(
         DicomFrame(path, index, number, *_place(part, index)) for index, part in enumerate(parts)
@@ -251,6 +251,14 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
+def _whole(dataset: Any, name: str) -> int:
+    """A number that only sorts: 0 where it is none."""
+    try:
+        return int(dataset.get(name) or 0)
+    except ValueError:
+        return 0
+
+
 def _first(value: Any) -> float | None:
     if value is None or value == "":
         return None
@@ -260,37 +268,44 @@ def _first(value: Any) -> float | None:
 def _pixels(frame: DicomFrame) -> tuple[NDArray[Any], Any]:
     """A frame as it is stored, decompressed, and the elements that say what it means.
 
-    Of a file of many frames no other is read.
+    Of a file of many frames no other is read, unless all of the file is deflated.
     """
     pydicom = _pydicom()
-    dataset = pydicom.Dataset()
+    syntax = _syntax(frame.path)
+    dataset, path = pydicom.Dataset(), frame.path
     tags = [pydicom.tag.Tag(name) for name in _FRAME_GROUPS]
     try:
-        pixels = pydicom.pixels.pixel_array(
-            frame.path, index=frame.index, ds_out=dataset, specific_tags=tags, **_guess(frame.path)
-        )
+        if syntax.is_deflated:
+            dataset = pydicom.dcmread(path)
+            pixels = pydicom.pixels.pixel_array(dataset, index=frame.index)
+        else:
+            pixels = pydicom.pixels.pixel_array(
+                path,
+                index=frame.index,
+                ds_out=dataset,
+                specific_tags=tags,
+                transfer_syntax_uid=syntax,
+            )
     except (RuntimeError, NotImplementedError) as error:
-        raise RecordError(f"{frame.path}: {_undecoded(frame.path, error)}") from error
+        raise RecordError(f"{path}: {_undecoded(syntax, error)}") from error
     except _BROKEN as error:
         text = f"its pixels cannot be decoded: {str(error)[:300]}"
-        raise RecordError(f"{frame.path}: {text}") from error
+        raise RecordError(f"{path}: {text}") from error
     return pixels, _of_frame(dataset, frame.index)
 
 
-def _guess(path: Path) -> dict[str, Any]:
-    """How a file is coded that does not say so, from before there was a preamble."""
-    with path.open("rb") as file:
-        if file.read(_PREAMBLE_BYTES)[128:] == b"DICM":
-            return {}
-    uid = _pydicom().uid
-    is_implicit, is_little = _read(path, _IN_HEADER).original_encoding
+def _syntax(path: Path) -> Any:
+    """How a file is coded, guessed for one from before files said so."""
+    dataset, uid = _read(path, ["Rows"]), _pydicom().uid
+    if said := dataset.file_meta.get("TransferSyntaxUID"):
+        return said
+    is_implicit, is_little = dataset.original_encoding
     explicit = uid.ExplicitVRLittleEndian if is_little else uid.ExplicitVRBigEndian
-    return {"transfer_syntax_uid": uid.ImplicitVRLittleEndian if is_implicit else explicit}
+    return uid.ImplicitVRLittleEndian if is_implicit else explicit
 
 
-def _undecoded(path: Path, error: Exception) -> str:
+def _undecoded(syntax: Any, error: Exception) -> str:
     """What decompresses a file, if it were installed."""
-    syntax = _read(path, _IN_HEADER).file_meta.get("TransferSyntaxUID")
     try:
         missing = _pydicom().pixels.get_decoder(syntax).missing_dependencies
     except NotImplementedError:

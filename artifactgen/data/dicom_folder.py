@@ -40,6 +40,8 @@ FILES = "files"
 """Column of listings: names of the files of a series, in its order, one NUL between two."""
 _HEAD_BYTES = 132
 _READERS = 16
+_ENDINGS = (".dcm", ".dicom", ".dic", ".ima")
+"""Others are parts of names, which often are numbers with dots."""
 _INDEX = "dicomdir"
 """Name of the table of contents of a medium, in lower case; it is DICOM and holds no picture."""
 
@@ -159,7 +161,7 @@ class DicomFolder(Volumes):
         """Records as `list_splits` takes them, in the order of their paths."""
         rows = list(series)
         names = [min(one.files) for one in rows]
-        stems = {path: stem for stem, path in with_ids(names)}
+        stems = {path: stem for stem, path in with_ids(names, endings=_ENDINGS)}
         for one, name in zip(rows, names, strict=True):
             folder = name.rpartition("/")[0]
             is_folder = (

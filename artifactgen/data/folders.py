@@ -164,11 +164,25 @@ def _folder(path: str) -> str:
 
 
 def with_ids(
-    paths: Iterable[str], *, stem: Callable[[str], str] = lambda path: path.rpartition(".")[0]
+    paths: Iterable[str], *, endings: Sequence[str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Each path behind its id: without the ending, unless a neighbour differs by that alone."""
+    """Each path behind its id: without the ending, unless a neighbour differs by that alone.
+
+    Args:
+        paths: in the order of their folders.
+        endings: in lower case, that are left out of ids; None = whatever follows the last dot.
+    """
     for _, group in groupby(paths, key=lambda path: path.rpartition("/")[0]):
         found = list(group)
-        stems = Counter(stem(path) for path in found)
+        stems = Counter(_stem(path, endings) for path in found)
         for path in found:
-            yield path if stems[stem(path)] > 1 else stem(path), path
+            stem = _stem(path, endings)
+            yield path if stems[stem] > 1 else stem, path
+
+
+def _stem(path: str, endings: Sequence[str] | None) -> str:
+    folder, slash, name = path.rpartition("/")
+    if endings is None:
+        return folder + slash + (name.rpartition(".")[0] or name)
+    found = next((ending for ending in endings if name.lower().endswith(ending)), "")
+    return path[: len(path) - len(found)] if len(name) > len(found) else path

@@ -23,6 +23,8 @@ from artifactgen.data.volumes import Volumes
 from artifactgen.data.walking import files_below
 from artifactgen.types import Failure, Sample
 
+_ENDINGS = (".nii.gz", ".nii")
+
 
 @dataclass(frozen=True, kw_only=True)
 class NiftiFolder(Volumes):
@@ -67,12 +69,8 @@ class NiftiFolder(Volumes):
 
     def _find(self, split: Split) -> Iterable[Found]:
         found = files_below(split.folder, endings=("",))
-        return with_ids((path for path in found if self._matches(path)), stem=_stem)
+        return with_ids((path for path in found if self._matches(path)), endings=_ENDINGS)
 
     def _matches(self, path: str) -> bool:
         name = path if "/" in self.pattern else path.rpartition("/")[2]
         return fnmatchcase(name, self.pattern)
-
-
-def _stem(path: str) -> str:
-    return path.removesuffix(".gz").removesuffix(".nii")

@@ -1,4 +1,4 @@
-"""DICOM files: of their headers what finds a slice, of their pixels what pydicom decodes.
+"""Headers of DICOM files: what finds a slice, and says how it is shown.
 
 Only elements that say what a picture is are ever read: what is known of the patient never gets
 into this program, unless an element is asked for by name.
@@ -7,7 +7,6 @@ into this program, unless an element is asked for by name.
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,24 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from artifactgen.data.intensity import Shading
 from artifactgen.errors import ConfigError, RecordError, did_you_mean
 
-_PREAMBLE_BYTES = 132
-_BROKEN = (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError)
+HEAD_BYTES = 132
+"""By which a file is known to be DICOM: a preamble, and four letters."""
+BROKEN = (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError)
 """What pydicom raises of broken files; its own errors are among them."""
-_PACKAGE = re.compile(r"(pylibjpeg[a-z-]*)")
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
 """Of files from before there was a preamble: of the file, or of the study."""
 _ELEMENTS = 0x20
 """Numbers of the elements that such files begin with are smaller."""
-_FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _IN_HEADER = (
     *("SOPClassUID", "SeriesInstanceUID", "InstanceNumber", "NumberOfFrames", "Rows", "Columns"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "GridFrameOffsetVector"),
-    *("SamplesPerPixel", "PhotometricInterpretation", *_FRAME_GROUPS),
+    *("SamplesPerPixel", "PhotometricInterpretation", *FRAME_GROUPS),
     *("WindowCenter", "WindowWidth", "VOILUTFunction"),
 )
 _OF_FRAMES = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PlanePositionSequence",
@@ -75,16 +73,15 @@ class DicomHeader:
 
 def is_dicom(head: bytes) -> bool:
     """Whether a file is DICOM, by its first 132 bytes."""
-    if head[128:_PREAMBLE_BYTES] == b"DICM":
+    if head[128:HEAD_BYTES] == b"DICM":
         return True
-    return (
-        len(head) >= 8 and head[:2] in _FIRST_GROUPS and head[2:4] < b"\x20" and head[3:4] == b"\0"
-    )
+    element = int.from_bytes(head[2:4], "little")
+    return len(head) == HEAD_BYTES and head[:2] in _FIRST_GROUPS and element < _ELEMENTS
 
 
 def require_element(keyword: str | None) -> None:
     """`ConfigError` where pydicom is not installed, or DICOM has no element of that keyword."""
-    known = _pydicom().datadict.keyword_dict
+    known = library().datadict.keyword_dict
     if keyword is not None and keyword not in known:
         raise ConfigError(
             f"data.id_tag={keyword} is no keyword of DICOM. {did_you_mean(keyword, known)}"
@@ -92,7 +89,8 @@ def require_element(keyword: str | None) -> None:
 
 
 @lru_cache(1)
-def _pydicom() -> Any:
+def library() -> Any:
+    """pydicom, set up to say nothing; `ConfigError` where it is not installed."""
     try:
         import pydicom.config
         import pydicom.datadict
@@ -122,48 +120,18 @@ def read_dicom_header(path: Path, *, wanted: str | None = None) -> DicomHeader |
         OSError: it cannot be read.
     """
     names = [*_IN_HEADER, wanted] if wanted else list(_IN_HEADER)
-    dataset = _read(path, names)
+    dataset = read_elements(path, names)
     if "Rows" not in dataset and not _is_image(dataset):
         return None
     try:
         return _header(path, dataset, wanted)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise RecordError(f"{path}: a broken DICOM header: {str(error)[:200]}") from error
-
-
-def read_values(frame: DicomFrame) -> NDArray[np.float32]:
-    """Values (H, W) of a grey frame in the file's unit: stored · slope + intercept.
-
-    Raises:
-        RecordError: it is cut short or broken, or nothing that is installed decompresses it.
-    """
-    stored, dataset = _pixels(frame)
-    if stored.ndim != 2:
-        raise RecordError(f"{frame.path}: colours, and the first slice is grey")
-    processing = _pydicom().pixels.processing
-    values: NDArray[np.float32] = processing.apply_modality_lut(stored, dataset).astype(np.float32)
-    return values
-
-
-def read_colours(frame: DicomFrame) -> NDArray[np.uint8]:
-    """Colours (H, W, 3) of a frame: RGB, YBR as RGB, a palette's looked up; the upper 8 bits.
-
-    Raises:
-        RecordError: see `read_values`.
-    """
-    stored, dataset = _pixels(frame)
-    bits = int(dataset.BitsStored)
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        stored = _pydicom().pixels.processing.apply_color_lut(stored, dataset)
-        bits = 8 * stored.itemsize
-    if stored.ndim != 3:
-        raise RecordError(f"{frame.path}: grey, and the first slice is in colours")
-    return (stored >> max(bits - 8, 0)).astype(np.uint8)
 
 
 def read_shading(frame: DicomFrame) -> Shading:
     """How a frame's values are shown, as its file says."""
-    dataset = _of_frame(_read(frame.path, _IN_HEADER), frame.index)
+    dataset = of_frame(read_elements(frame.path, _IN_HEADER), frame.index)
     inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     center, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if center is None or width is None:
@@ -172,25 +140,20 @@ def read_shading(frame: DicomFrame) -> Shading:
     return Shading(center, width, function.upper(), inverted)
 
 
-def _read(path: Path, names: Sequence[str]) -> Any:
-    pydicom = _pydicom()
+def read_elements(path: Path, names: Sequence[str]) -> Any:
+    """Some elements of a file, none of them pixels; `RecordError` where it is broken."""
+    pydicom = library()
     try:
         # `force`: whether it is DICOM was told from its first bytes.
         return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(names))
-    except (
-        EOFError,
-        AttributeError,
-        TypeError,
-        ValueError,
-        KeyError,
-        NotImplementedError,
-    ) as error:
+    except BROKEN as error:
         raise RecordError(f"{path}: a broken DICOM file: {str(error)[:200]}") from error
 
 
 def _is_image(dataset: Any) -> bool:
-    uid = dataset.get("SOPClassUID")
-    return uid is not None and "Image Storage" in uid.name
+    """Whether it was meant to hold a picture; of a file that is cut short it is said first."""
+    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    return "Image Storage" in uid.name if uid else bool(dataset.preamble)
 
 
 def _header(path: Path, dataset: Any, wanted: str | None) -> DicomHeader:
@@ -198,7 +161,7 @@ def _header(path: Path, dataset: Any, wanted: str | None) -> DicomHeader:
     if not dataset.get("Rows") or not dataset.get("Columns") or count < 1:
         raise RecordError(f"{path}: a DICOM picture without Rows, Columns or frames")
     number = _whole(dataset, "InstanceNumber")
-    parts = [_of_frame(dataset, index) for index in range(count)]
+    parts = [of_frame(dataset, index) for index in range(count)]
     frames = tuple(
         DicomFrame(path, index, number, *_place(part, index)) for index, part in enumerate(parts)
     )
@@ -216,16 +179,16 @@ def _header(path: Path, dataset: Any, wanted: str | None) -> DicomHeader:
     )
 
 
-def _of_frame(dataset: Any, index: int) -> Any:
+def of_frame(dataset: Any, index: int) -> Any:
     """The elements of a frame of a file of many, as those of a file of one."""
-    if not any(name in dataset for name in _FRAME_GROUPS):
+    if not any(name in dataset for name in FRAME_GROUPS):
         return dataset
-    flat = _pydicom().Dataset()
+    flat = library().Dataset()
     flat.update(dataset)
-    for name in _FRAME_GROUPS:
+    for name in FRAME_GROUPS:
         groups = dataset.get(name) or []
         group = (
-            groups[index if name == _FRAME_GROUPS[1] and len(groups) > 1 else 0] if groups else {}
+            groups[index if name == FRAME_GROUPS[1] and len(groups) > 1 else 0] if groups else {}
         )
         for part in _OF_FRAMES:
             if items := group.get(part):
@@ -263,55 +226,3 @@ def _first(value: Any) -> float | None:
     if value is None or value == "":
         return None
     return float(value if isinstance(value, (int, float, str)) else value[0])
-
-
-def _pixels(frame: DicomFrame) -> tuple[NDArray[Any], Any]:
-    """A frame as it is stored, decompressed, and the elements that say what it means.
-
-    Of a file of many frames no other is read, unless all of the file is deflated.
-    """
-    pydicom = _pydicom()
-    syntax = _syntax(frame.path)
-    dataset, path = pydicom.Dataset(), frame.path
-    tags = [pydicom.tag.Tag(name) for name in _FRAME_GROUPS]
-    try:
-        if syntax.is_deflated:
-            dataset = pydicom.dcmread(path)
-            pixels = pydicom.pixels.pixel_array(dataset, index=frame.index)
-        else:
-            pixels = pydicom.pixels.pixel_array(
-                path,
-                index=frame.index,
-                ds_out=dataset,
-                specific_tags=tags,
-                transfer_syntax_uid=syntax,
-            )
-    except (RuntimeError, NotImplementedError) as error:
-        raise RecordError(f"{path}: {_undecoded(syntax, error)}") from error
-    except _BROKEN as error:
-        text = f"its pixels cannot be decoded: {str(error)[:300]}"
-        raise RecordError(f"{path}: {text}") from error
-    return pixels, _of_frame(dataset, frame.index)
-
-
-def _syntax(path: Path) -> Any:
-    """How a file is coded, guessed for one from before files said so."""
-    dataset, uid = _read(path, ["Rows"]), _pydicom().uid
-    if said := dataset.file_meta.get("TransferSyntaxUID"):
-        return said
-    is_implicit, is_little = dataset.original_encoding
-    explicit = uid.ExplicitVRLittleEndian if is_little else uid.ExplicitVRBigEndian
-    return uid.ImplicitVRLittleEndian if is_implicit else explicit
-
-
-def _undecoded(syntax: Any, error: Exception) -> str:
-    """What decompresses a file, if it were installed."""
-    try:
-        missing = _pydicom().pixels.get_decoder(syntax).missing_dependencies
-    except NotImplementedError:
-        missing = []
-    found = next((text for text in missing if text.startswith("pylibjpeg")), None)
-    if found is None:
-        return f"{' '.join(str(error).split())[:300]}"
-    packages = " ".join(_PACKAGE.findall(found.partition("requires")[2]))
-    return f"{syntax.name} is decompressed by nothing that is installed: pip install {packages}"

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from artifactgen.data.base import Catalog, is_of_the_file
 from artifactgen.data.dicom import (
+    HEAD_BYTES,
     DicomHeader,
     is_dicom,
     read_dicom_header,
@@ -38,7 +39,6 @@ from artifactgen.types import Failure, Sample
 
 FILES = "files"
 """Column of listings: names of the files of a series, in its order, one NUL between two."""
-_HEAD_BYTES = 132
 _READERS = 16
 _ENDINGS = (".dcm", ".dicom", ".dic", ".ima")
 """Others are parts of names, which often are numbers with dots."""
@@ -130,7 +130,7 @@ class DicomFolder(Volumes):
     def _header(self, path: Path) -> DicomHeader | RecordError | None:
         try:
             with path.open("rb") as file:
-                if not is_dicom(file.read(_HEAD_BYTES)):
+                if not is_dicom(file.read(HEAD_BYTES)):
                     return None
             return read_dicom_header(path, wanted=self.id_tag)
         except RecordError as error:

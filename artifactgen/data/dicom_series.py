@@ -10,14 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from artifactgen.data.dicom import (
-    DicomFrame,
-    DicomHeader,
-    read_colours,
-    read_dicom_header,
-    read_shading,
-    read_values,
-)
+from artifactgen.data.dicom import DicomFrame, DicomHeader, read_dicom_header, read_shading
+from artifactgen.data.dicom_pixels import read_colours, read_values
 from artifactgen.data.image import require_pixels
 from artifactgen.data.intensity import Shading
 from artifactgen.data.volume import Orientation, orientation_of

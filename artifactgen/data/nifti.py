@@ -125,8 +125,10 @@ def read_nifti(
 
 def read_nifti_header(path: Path, *, ndim: int | tuple[int, ...] | None = None) -> Voxels:
     """Read and check the header alone; arguments and errors as those of `read_nifti`."""
-    with _explained(path), _opened(path) as (stream, _):
-        return _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
+    with _explained(path), _opened(path) as (stream, capacity):
+        voxels = _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
+        _check_size(voxels, capacity=capacity, max_bytes=MAX_BYTES)
+        return voxels
 
 
 @contextmanager
@@ -146,28 +148,27 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BufferedIOBase, bool]]:
-    """The decompressed stream of a file, and whether it was compressed."""
+def _opened(path: Path) -> Iterator[tuple[BufferedIOBase, int]]:
+    """The decompressed stream of a file, and how many bytes that could hold at most."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise RecordError("not a regular file")
     with path.open("rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: BufferedIOBase = _GzipFile(fileobj=raw) if is_gzip else raw
-        yield stream, is_gzip
+        yield stream, path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
 
 
 def _read(
     path: Path, *, ndim: int | tuple[int, ...] | None, max_bytes: int, max_pixels: int | None
 ) -> Volume:
-    with _opened(path) as (stream, is_gzip):
+    with _opened(path) as (stream, capacity):
         voxels = _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
         if max_pixels is not None:
             require_pixels(voxels.shape[1::-1], max_pixels)
-        capacity = path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
         _check_size(voxels, capacity=capacity, max_bytes=max_bytes)
         body = _read_body(stream, voxels.stop - _HEADER_BYTES)
-        if is_gzip:
+        if isinstance(stream, igzip.IGzipFile):
             _drain(stream, max_bytes - voxels.stop)
     flat = body[voxels.offset - _HEADER_BYTES :].view(voxels.dtype)
     stored = flat.reshape(voxels.shape[::-1])

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from artifactgen.data.dicom import is_dicom
+from artifactgen.data.dicom import HEAD_BYTES, is_dicom
 from artifactgen.data.dicom_series import DicomVolume, open_dicom
 from artifactgen.data.nifti_volume import NiftiVolume, open_nifti
 from artifactgen.data.npy import SIGNATURE, NpyVolume, as_volume, map_npy, read_npy_header
@@ -36,7 +36,7 @@ def kind_of_file(path: Path) -> Kind:
         head = file.read(_HEAD_BYTES)
     if head.startswith(SIGNATURE):
         return "npy"
-    if is_dicom(head):
+    if is_dicom(head[:HEAD_BYTES]):
         return "dicom"
     sizes = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
     is_nifti = head.startswith(_GZIP) or (len(head) >= 4 and sizes & {*_NIFTI_SIZES})

@@ -60,8 +60,7 @@ def write_series(
             plane,
             ImageOrientationPatient=list(axes),
             ImagePositionPatient=[float(mm) for mm in normal * step * z],
-            PixelSpacing=[1.0, 1.0],
-            **{"InstanceNumber": len(volume_ZYX) - z, **values},
+            **{"InstanceNumber": len(volume_ZYX) - z, "PixelSpacing": [1.0, 1.0], **values},
         )
         for z, plane in enumerate(volume_ZYX)
     ]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from artifactgen.data.base import Catalog
 from artifactgen.data.image import require_pixels
 from artifactgen.data.npy import kind_of_npy, read_npy_header, read_npy_picture
 from artifactgen.data.pictures import Pictures
 from artifactgen.data.volume_files import kind_of_file
-from artifactgen.data.volumes import Volumes
-from artifactgen.types import UNKNOWN_LABEL, Sample
+from artifactgen.data.volumes import Found, Volumes
+from artifactgen.types import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,32 +36,25 @@ class Files(Volumes, Pictures):
         return Volumes.kind_of(self, path)
 
     def sample_of(
-        self,
-        paths: Sequence[Path],
-        record_id: str,
-        row: int,
-        *,
-        catalog: Catalog,
-        label: int = UNKNOWN_LABEL,
-        index: int | None = None,
-        n_frames: int | None = None,
+        self, found: Found, record_id: str, row: int, *, catalog: Catalog, label: int
     ) -> Sample:
         """A file as a sample; see `Volumes.sample_of`."""
-        kind = kind_of_file(paths[0])
-        if kind == "picture":
-            data = paths[0].read_bytes()
-            return self.sample(data, record_id, row, catalog=catalog, label=label)
-        if kind == "npy" and (header := read_npy_header(paths[0])).is_picture:
-            require_pixels(header.shape[:2], self.max_pixels)
-            stored = read_npy_picture(paths[0], header, mode=self.mode, window=self.window)
-            return self.framed(stored, record_id, row, catalog=catalog, label=label)
-        return super().sample_of(
-            paths, record_id, row, catalog=catalog, label=label, index=index, n_frames=n_frames
-        )
+        if self._is_volume(found.paths[0]):
+            return super().sample_of(found, record_id, row, catalog=catalog, label=label)
+        again = partial(self._picture_of, found.paths[0])
+        return self.framed(again(), record_id, row, catalog=catalog, label=label, again=again)
 
-    def count_slices(self, paths: Sequence[Path], *, n_frames: int | None = None) -> int | None:
+    def count_slices(self, found: Found) -> int | None:
         """How many slices a volume has; None where the file is a picture."""
-        kind = kind_of_file(paths[0])
-        if kind == "picture" or (kind == "npy" and read_npy_header(paths[0]).is_picture):
-            return None
-        return super().count_slices(paths, n_frames=n_frames)
+        return super().count_slices(found) if self._is_volume(found.paths[0]) else None
+
+    def _is_volume(self, path: Path) -> bool:
+        kind = kind_of_file(path)
+        return kind != "picture" and not (kind == "npy" and read_npy_header(path).is_picture)
+
+    def _picture_of(self, path: Path) -> NDArray[Any]:
+        if kind_of_file(path) == "picture":
+            return self.decode(path.read_bytes())
+        header = read_npy_header(path)
+        require_pixels(header.shape[:2], self.max_pixels)
+        return read_npy_picture(path, header, mode=self.mode, window=self.window)

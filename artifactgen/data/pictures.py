@@ -155,7 +155,7 @@ class Pictures(Framed):
         """
         held = data if again is None or len(data) <= HELD_BYTES else again
         return self.framed(
-            self._decode(data),
+            self.decode(data),
             record_id,
             row,
             catalog=catalog,
@@ -164,9 +164,10 @@ class Pictures(Framed):
         )
 
     def _decode_again(self, data: bytes | Callable[[], bytes]) -> NDArray[Any]:
-        return self._decode(data if isinstance(data, bytes) else data())
+        return self.decode(data if isinstance(data, bytes) else data())
 
-    def _decode(self, data: bytes) -> NDArray[Any]:
+    def decode(self, data: bytes) -> NDArray[Any]:
+        """The picture in a file before it is resized; see `decode_picture`."""
         return decode_picture(
             data, mode=self.mode, max_pixels=self.max_pixels, exif_rotate=self.exif_rotate
         )

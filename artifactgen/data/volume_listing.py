@@ -13,7 +13,7 @@ from artifactgen.data.content import MOST_SAMPLED, files_digest
 from artifactgen.data.expanding import SLICE, expand_listings
 from artifactgen.data.folders import LABEL
 from artifactgen.data.listing import Listing, digest_of, evenly, listed_rows
-from artifactgen.data.volumes import Volumes
+from artifactgen.data.volumes import Found, Volumes
 from artifactgen.types import Failure, Sample
 
 FRAMES = "frames"
@@ -32,9 +32,7 @@ def catalog_of(
         DataError: none of the first files can be read, or ids are not unique.
     """
     if source.expand is not None:
-        listings = expand_listings(
-            listings, lambda row: source.count_slices(paths(row), n_frames=row.get(FRAMES))
-        )
+        listings = expand_listings(listings, lambda row: source.count_slices(found_of(row, paths)))
     found = [paths(row) for row in evenly(listings, MOST_SAMPLED)]
     channels, dtype = source.kind_of_first(files[0] for files in found)
     some = list(dict.fromkeys(path for files in found for path in files))
@@ -75,15 +73,13 @@ def read_listed(
     return decode_each(rows, decode, split=split, start=start, place=place)
 
 
+def found_of(row: Row, paths: Paths) -> Found:
+    """Where the record of a row lies."""
+    return Found(tuple(paths(row)), row.get(SLICE), row.get(FRAMES))
+
+
 def _decode(
     source: Volumes, catalog: Catalog, paths: Paths, row: int, record_id: str, found: Row
 ) -> Sample:
-    return source.sample_of(
-        paths(found),
-        record_id,
-        row,
-        catalog=catalog,
-        label=found[LABEL],
-        index=found.get(SLICE),
-        n_frames=found.get(FRAMES),
-    )
+    where = found_of(found, paths)
+    return source.sample_of(where, record_id, row, catalog=catalog, label=found[LABEL])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,19 @@ from artifactgen.data.pictures import Framed
 from artifactgen.data.volume import Axis, cut, known_frames, slice_index, turn_to
 from artifactgen.data.volume_files import AnyVolume, kind_of_volume, open_volume
 from artifactgen.errors import ConfigError, RecordError
-from artifactgen.types import UNKNOWN_LABEL, Sample
+from artifactgen.types import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a record lies."""
+
+    paths: tuple[Path, ...]
+    """Its file, or those of a DICOM series in order."""
+    index: int | None = None
+    """Of the slice; None = as the source's options say."""
+    n_frames: int | None = None
+    """Of a DICOM series, see `open_dicom`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,60 +89,43 @@ class Volumes(Framed):
         return (3, "uint8") if found.is_colour else grey
 
     def sample_of(
-        self,
-        paths: Sequence[Path],
-        record_id: str,
-        row: int,
-        *,
-        catalog: Catalog,
-        label: int = UNKNOWN_LABEL,
-        index: int | None = None,
-        n_frames: int | None = None,
+        self, found: Found, record_id: str, row: int, *, catalog: Catalog, label: int
     ) -> Sample:
-        """A file, or the files of a DICOM series, as a sample.
-
-        Args:
-            paths: see `open_volume`.
-            record_id: of the record.
-            row: of the record.
-            catalog: of the data set.
-            label: of the record.
-            index: of the slice; None = as `slice` says.
-            n_frames: of a series, see `open_dicom`.
+        """What was found as a sample.
 
         Raises:
             RecordError: it is broken, or of another kind than those of the data set.
         """
-        volume = self._open(paths, n_frames, keep=self.expand is not None)
-        wanted = self.slice if index is None else index
-        stored = self._picture(volume, wanted)
-        sample = self.framed(stored, record_id, row, catalog=catalog, label=label)
+        again = partial(self.stored_of, found)
+        sample = self.framed(again(), record_id, row, catalog=catalog, label=label, again=again)
         if sample.image_CHW.dtype == np.uint8:
             return sample
         # Filters overshoot, and a viewer takes what leaves [0, 1] for another unit.
         return replace(sample, image_CHW=sample.image_CHW.clip(0, 1))
 
-    def count_slices(self, paths: Sequence[Path], *, n_frames: int | None = None) -> int | None:
+    def stored_of(self, found: Found) -> NDArray[Any]:
+        """The picture of a volume before it is resized: (H, W, C).
+
+        Raises:
+            RecordError: it is broken, or lacks the slice or a frame.
+        """
+        volume = self._open(found, keep=self.expand is not None)
+        return self._picture(volume, self.slice if found.index is None else found.index)
+
+    def count_slices(self, found: Found) -> int | None:
         """How many slices a volume has across `axis`; None where it is no volume.
 
         Raises:
             RecordError: it is broken.
         """
-        volume = self._open(paths, n_frames, header_only=True)
+        volume = self._open(found, header_only=True)
         return volume.shape[1 + turn_to(self.axis, volume).axes[0]]
 
-    def _open(
-        self,
-        paths: Sequence[Path],
-        n_frames: int | None,
-        *,
-        keep: bool = False,
-        header_only: bool = False,
-    ) -> AnyVolume:
+    def _open(self, found: Found, *, keep: bool = False, header_only: bool = False) -> AnyVolume:
         return open_volume(
-            kind_of_volume(paths[0]),
-            paths,
-            n_frames=n_frames,
+            kind_of_volume(found.paths[0]),
+            found.paths,
+            n_frames=found.n_frames,
             max_pixels=self.max_pixels,
             keep=keep,
             header_only=header_only,

@@ -118,7 +118,8 @@ def small_nifti_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
 def small_dicom_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
     rng, root = np.random.default_rng(0), folder / "studies"
     for i in range(6):
-        volume_ZYX = rng.integers(-900, 900, (3, 40, 30 + i)).astype(np.int16)
+        noise_ZYX = rng.integers(-99, 99, (3, 40, 30 + i))
+        volume_ZYX = (noise_ZYX + 40 * np.arange(30 + i)).astype(np.int16)
         series = root / ("val" if i % 3 else "train") / "ab"[i % 2] / f"patient {i}"
         write_series(series, volume_ZYX, series=f"1.2.{i}")
     return Small({"root": str(root)}, "val", 2, lambda: _cut(root / "val/b/patient 1/im002"))

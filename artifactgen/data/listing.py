@@ -8,6 +8,7 @@ Until the run has a folder, the file lies in memory. https://arrow.apache.org/do
 from __future__ import annotations
 
 import hashlib
+import io
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from artifactgen.data.base import MAX_ID_LENGTH, Catalog
 from artifactgen.data.texts import TEXT, decoded, encoded, hashes_of, normal
@@ -27,6 +29,7 @@ from artifactgen.errors import DataError
 BLOCK_ROWS = 1 << 14
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 _BLOCKS_IN_MEMORY = 16
+_PARTS, _PART_ROWS = 8, 1 << 20
 ID = "record_id"
 
 
@@ -114,7 +117,8 @@ class ListingWriter:
         self._rows: list[tuple[Any, ...]] = []
         self._pending: list[Any] = []
         """Batches that are no whole block yet."""
-        self._sink = pa.BufferOutputStream()
+        self._content = io.BytesIO()  # Arrow's own sink doubles what it takes, and is copied
+        self._sink = pa.PythonFile(self._content, "w")
         self._file = pa.ipc.new_file(self._sink, self.schema, options=_OPTIONS)
         self._added = 0
 
@@ -150,7 +154,9 @@ class ListingWriter:
         self._add_rows()
         self._write_blocks(least=1)
         self._file.close()
-        return Listing(self._added, content=self._sink.getvalue().to_pybytes())
+        content = self._content.getvalue()
+        self._sink.close()
+        return Listing(self._added, content=content)
 
     def _add_rows(self) -> None:
         if not self._rows:
@@ -197,9 +203,7 @@ def repeated_ids(
         hashes: those of their writers.
         most: how many to name.
     """
-    every = np.concatenate([np.frombuffer(found, np.int64) for found in hashes])
-    every.sort()
-    suspects = np.unique(every[1:][every[1:] == every[:-1]])
+    suspects = _equal_ones([np.frombuffer(found, np.int64) for found in hashes])
     if not len(suspects):
         return []
     counts: Counter[str] = Counter()
@@ -216,6 +220,17 @@ def _require_short(record_id: str) -> None:
             f"The id {record_id[:40]}… has {len(record_id):,} characters; "
             f"at most {MAX_ID_LENGTH:,}."
         )
+
+
+def _equal_ones(hashes: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Hashes that occur more than once; they are sorted in parts, since a copy of all is large."""
+    twice = []
+    for part in range(_PARTS):
+        blocks = (b for h in hashes for b in np.split(h, range(_PART_ROWS, len(h), _PART_ROWS)))
+        every = np.concatenate([block[block % _PARTS == part] for block in blocks])
+        every.sort()
+        twice.append(np.unique(every[1:][every[1:] == every[:-1]]))
+    return np.concatenate(twice)
 
 
 def listed_rows(

@@ -17,8 +17,8 @@ from artifactgen.errors import DataError, did_you_mean, printable
 from artifactgen.filetypes import EMPTY, describe_file
 
 _SEPARATORS = ",;\t|"
-_BLOCK_BYTES = 1 << 22
-_BATCH_ROWS = 1 << 16
+_BLOCK_BYTES = 1 << 20
+_BATCH_ROWS = 1 << 14
 _MOST_OF_A_LINE = 1 << 20
 
 
@@ -77,7 +77,7 @@ class Table:
             yield from reader
 
     def _of_parquet(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, buffer_size=_BLOCK_BYTES) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
                 yield batch.select(list(columns))
 

@@ -142,6 +142,7 @@ def _listed(
     """A batch of the table as one of a listing."""
     paths = batch.column(columns.path)
     _require_all(paths, columns.path, table, row)
+    _require_names(paths, table, row)
     if columns.record_id in batch.schema.names:
         ids = batch.column(columns.record_id)
         _require_all(ids, columns.record_id, table, row)
@@ -164,6 +165,12 @@ def _require_all(values: pa.Array, column: str, table: Table, row: int) -> None:
     if values.null_count:
         first = row + pc.index(pc.is_null(values), True).as_py()
         raise DataError(f"{table.path}: no {column} in row {first:,}, not counting the head.")
+
+
+def _require_names(paths: pa.Array, table: Table, row: int) -> None:
+    first = pc.index(pc.match_substring(paths, "\0"), True).as_py()
+    if first >= 0:
+        raise DataError(f"{table.path}: the path in row {row + first:,} holds a NUL character.")
 
 
 def _distinct(table: Table, column: str, *, most: int, what: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 import threading
 from collections.abc import Sequence
@@ -30,8 +31,11 @@ def kind_of_file(path: Path) -> Kind:
     """What a file is read as, by its first bytes; whatever is none of the others is a picture.
 
     Raises:
+        RecordError: it is no regular file: a folder, or a pipe, which would be waited for.
         OSError: it cannot be read.
     """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise RecordError(f"{path}: not a regular file")
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if head.startswith(SIGNATURE):
@@ -85,9 +89,9 @@ def open_volume(
         return as_volume(map_npy(path, read_npy_header(path)))
     if not keep or header_only:
         return open_nifti(path, max_pixels=max_pixels, header_only=header_only)
-    stat = path.stat()
+    now = path.stat()
     with _turn:  # else every thread would unpack the same file
-        return _kept(path, stat.st_mtime_ns, stat.st_size, max_pixels)
+        return _kept(path, now.st_mtime_ns, now.st_size, max_pixels)
 
 
 @lru_cache(_KEPT_VOLUMES)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,24 @@ def test_a_file_that_is_missing_is_one_failure(write: Write) -> None:
     found = read(source, source.scan())
     assert [type(record).__name__ for record in found] == ["Sample", "Failure", "Sample"]
     assert "absent.png: No such file" in found[1].reason  # type: ignore[union-attr]
+
+
+def test_what_is_no_regular_file_is_a_failure_and_not_waited_for(
+    write: Write, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    source = write("path\npipe.png\nfolder.png\nloop.png\n/dev/zero\n0.png\n")
+    found = read(source, source.scan())
+    assert [type(record).__name__ for record in found] == ["Failure"] * 4 + ["Sample"]
+    assert "pipe.png: not a regular file" in found[0].reason  # type: ignore[union-attr]
+    assert "loop.png: Too many levels of symbolic links" in found[2].reason  # type: ignore[union-attr]
+
+
+def test_a_path_with_a_nul_is_refused(write: Write) -> None:
+    with pytest.raises(DataError, match="path in row 2 holds a NUL"):
+        write({"record_id": ["a", "b"], "path": ["0.png", "1\0.png"]}).scan()
 
 
 def test_ids_that_differ_in_case_are_distinct(write: Write) -> None:

@@ -12,9 +12,9 @@ from artifactgen.data.files import Files
 from artifactgen.data.folders import PATH
 from artifactgen.data.listing import evenly
 from artifactgen.data.manifest_rows import Columns, list_table, read_facts
-from artifactgen.data.tables import open_table
+from artifactgen.data.tables import Table, open_table
 from artifactgen.data.volume_listing import catalog_of, read_listed
-from artifactgen.errors import DataError
+from artifactgen.errors import ConfigError, DataError
 from artifactgen.types import Failure, Sample
 
 _LOOKED_FOR = 64
@@ -40,6 +40,8 @@ class Manifest(Files):
     path_column: str = "path"
     split_column: str = "split"
     label_column: str = "label"
+    slice_column: str = "slice"
+    """Indices of slices, as `slice` has them, which stands where the field is empty."""
     classes: tuple[str, ...] | None = None
     """Names of the classes in the order of their labels; None = sorted."""
 
@@ -57,9 +59,16 @@ class Manifest(Files):
             ConfigError: options that no volume could fulfil.
         """
         self.check_options()
-        columns = Columns(self.id_column, self.path_column, self.split_column, self.label_column)
+        columns = Columns(
+            self.id_column,
+            self.path_column,
+            self.split_column,
+            self.label_column,
+            self.slice_column,
+        )
         table = open_table(Path(self.path), expected=columns.names)
         table.require(self.path_column, option="data.path_column")
+        self._check_slices(table)
         facts = read_facts(table, columns, self.classes)
         listings, highest = list_table(table, columns, facts)
         self._require_some(self._paths(row)[0] for row in evenly(listings, _LOOKED_FOR))
@@ -75,6 +84,13 @@ class Manifest(Files):
 
     def _paths(self, row: dict[str, Any]) -> tuple[Path, ...]:
         return (self.folder / row[PATH],)
+
+    def _check_slices(self, table: Table) -> None:
+        if self.expand is not None and self.slice_column in table.columns:
+            raise ConfigError(
+                f"data.expand={self.expand}, and {self.path} has a column {self.slice_column}: "
+                "either every slice is a record, or the table says which."
+            )
 
     def _require_some(self, paths: Iterable[Path]) -> None:
         looked_for = list(paths)

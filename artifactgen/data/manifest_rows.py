@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artifactgen.data.base import MAX_CLASSES
+from artifactgen.data.expanding import SLICE
 from artifactgen.data.folders import LABEL, PATH, SPLITS
 from artifactgen.data.listing import ID, Listing, ListingWriter, repeated_ids
 from artifactgen.data.tables import Table
@@ -32,10 +33,12 @@ class Columns:
     path: str
     split: str
     label: str
+    index: str
+    """Of the slice."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.record_id, self.path, self.split, self.label
+        return self.record_id, self.path, self.split, self.label, self.index
 
     def of(self, table: Table) -> list[str]:
         """Those that a table has."""
@@ -108,7 +111,8 @@ def list_table(
     highest = _Highest()
     for split, batch in _batches(table, columns, facts):
         if split not in writers:
-            writers[split] = ListingWriter({PATH: TEXT, LABEL: pa.int32()})
+            index = {SLICE: pa.int32()} if columns.index in table.columns else {}
+            writers[split] = ListingWriter({PATH: TEXT, LABEL: pa.int32(), **index})
         writers[split].add_batch(batch)
         highest.look_at(batch)
     if not writers:
@@ -149,8 +153,10 @@ def _listed(
     else:
         ids = pc.replace_substring_regex(paths, _ENDING, "")
     labels = _labels(batch, columns.label, facts)
-    arrays = [ids.cast(TEXT), paths.cast(TEXT), labels]
-    return pa.record_batch(arrays, names=[ID, PATH, LABEL])
+    found = {ID: ids.cast(TEXT), PATH: paths.cast(TEXT), LABEL: labels}
+    if columns.index in batch.schema.names:
+        found[SLICE] = _indices(batch.column(columns.index), table)
+    return pa.record_batch(found)
 
 
 def _labels(batch: pa.RecordBatch, column: str, facts: Facts) -> pa.Array:
@@ -159,6 +165,16 @@ def _labels(batch: pa.RecordBatch, column: str, facts: Facts) -> pa.Array:
     places = pc.index_in(batch.column(column), pa.array(list(facts.labels), pa.string()))
     values = pa.array(list(facts.labels.values()), pa.int32())
     return values.take(places).fill_null(UNKNOWN_LABEL)
+
+
+def _indices(values: pa.Array, table: Table) -> pa.Array:
+    try:
+        return values.cast(pa.int32())
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{table.path}: a slice that is no whole number ({error}). If the column says "
+            "something else, set data.slice_column to another name."
+        ) from error
 
 
 def _require_all(values: pa.Array, column: str, table: Table, row: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 from artifactgen.data.base import Catalog
 from artifactgen.data.image import scale_to_unit
 from artifactgen.data.manifest import Manifest
-from artifactgen.errors import DataError
+from artifactgen.errors import ConfigError, DataError
 from artifactgen.types import Failure, Framing, Sample
 
 AS_IT_IS = Framing(crop_mode="squash", interpolation="nearest")
@@ -130,6 +131,21 @@ def test_slices_of_volumes_stand_beside_pictures(tmp_path: Path) -> None:
     found = read(source, catalog)
     np.testing.assert_array_equal(found[2].image_CHW, scale_to_unit(VOLUME[2:3]))  # type: ignore[union-attr]
     np.testing.assert_allclose(found[7].image_CHW[0], GREY / 255)  # type: ignore[union-attr]
+
+
+def test_a_column_tells_the_slice_of_each_record(tmp_path: Path) -> None:
+    save_npy(tmp_path / "a.npy", VOLUME)
+    source = table(tmp_path)
+    rows = "record_id,path,slice\na,a.npy,0\nb,a.npy,-1\nc,a.npy,\n"
+    Path(source.path).write_text(rows)
+    for record, z in zip(read(source), (0, 6, 3), strict=True):
+        assert isinstance(record, Sample)
+        np.testing.assert_array_equal(record.image_CHW, scale_to_unit(VOLUME[z : z + 1]))
+    with pytest.raises(ConfigError, match="either every slice is a record"):
+        replace(source, expand="slices").scan()
+    Path(source.path).write_text(rows.replace("-1", "axial"))
+    with pytest.raises(DataError, match=r"no whole number \(.*'axial'.*data\.slice_column"):
+        source.scan()
 
 
 class _Runs:

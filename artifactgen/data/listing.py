@@ -20,16 +20,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from artifactgen.data.base import MAX_ID_LENGTH, Catalog
-from artifactgen.data.texts import TEXT, decoded, encoded, hashes_of, normal
+from artifactgen.data.texts import TEXT, decoded, encoded, equal_ones, hashes_of, normal
 from artifactgen.errors import DataError
 
 BLOCK_ROWS = 1 << 14
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 _BLOCKS_IN_MEMORY = 16
-_PARTS, _PART_ROWS = 8, 1 << 20
 ID = "record_id"
 
 
@@ -203,7 +201,7 @@ def repeated_ids(
         hashes: those of their writers.
         most: how many to name.
     """
-    suspects = _equal_ones([np.frombuffer(found, np.int64) for found in hashes])
+    suspects = equal_ones([np.frombuffer(found, np.int64) for found in hashes])
     if not len(suspects):
         return []
     counts: Counter[str] = Counter()
@@ -220,17 +218,6 @@ def _require_short(record_id: str) -> None:
             f"The id {record_id[:40]}… has {len(record_id):,} characters; "
             f"at most {MAX_ID_LENGTH:,}."
         )
-
-
-def _equal_ones(hashes: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Hashes that occur more than once; they are sorted in parts, since a copy of all is large."""
-    twice = []
-    for part in range(_PARTS):
-        blocks = (b for h in hashes for b in np.split(h, range(_PART_ROWS, len(h), _PART_ROWS)))
-        every = np.concatenate([block[block % _PARTS == part] for block in blocks])
-        every.sort()
-        twice.append(np.unique(every[1:][every[1:] == every[:-1]]))
-    return np.concatenate(twice)
 
 
 def listed_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ TEXT = pa.binary()
 """Type of columns of text: names of files may hold bytes that are no UTF-8, which `os.fsdecode`
 makes surrogates of, and Arrow's strings cannot hold those."""
 _LAST_ASCII = 127
+_PARTS, _PART_ROWS = 8, 1 << 20
 
 
 def encoded(value: Any) -> Any:
@@ -45,6 +47,17 @@ def hashes_of(ids: Any) -> NDArray[np.int64]:
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products)])
     hashes: NDArray[np.int64] = (sums[offsets[1:]] - sums[offsets[:-1]]).view(np.int64)
     return hashes
+
+
+def equal_ones(hashes: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Hashes that occur more than once; they are sorted in parts, since a copy of all is large."""
+    twice = []
+    for part in range(_PARTS):
+        blocks = (b for h in hashes for b in np.split(h, range(_PART_ROWS, len(h), _PART_ROWS)))
+        every = np.concatenate([block[block % _PARTS == part] for block in blocks])
+        every.sort()
+        twice.append(np.unique(every[1:][every[1:] == every[:-1]]))
+    return np.concatenate(twice)
 
 
 def _bytes_of(ids: Any) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:

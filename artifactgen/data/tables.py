@@ -34,8 +34,10 @@ class Table:
     def require(self, name: str, *, option: str) -> None:
         """`DataError` where a column is missing."""
         if name not in self.columns:
+            near = did_you_mean(name, self.columns)
+            hint = f" {near}" if near.startswith("Did") else ""
             raise DataError(
-                f"{self.path}: no column {name}. {did_you_mean(name, self.columns)} "
+                f"{self.path}: no column {name}.{hint} "
                 f"The columns are: {', '.join(self.columns)}. Name yours with {option}."
             )
 

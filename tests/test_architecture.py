@@ -91,6 +91,8 @@ ONLY_IN = {
     },
     # Where it gives what Pillow does.
     "simplejpeg": {"artifactgen/data/jpeg.py"},
+    # An extra; imported where a file is DICOM.
+    "pydicom": {"artifactgen/data/dicom.py"},
     # The methods beside GradCAM; imported where one is asked for, if installed.
     "pytorch_grad_cam": {"artifactgen/artifacts/cam/methods.py"},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -53,6 +54,8 @@ def content_digest(path: Path, *, blocks: int = _BLOCKS_OF_A_FILE) -> bytes:
         OSError: of a kind that may pass.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""  # a pipe would be waited for
         with path.open("rb", buffering=0) as file:
             return _digest(file.fileno(), blocks)
     except OSError as error:

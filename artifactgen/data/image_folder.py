@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from artifactgen.data.base import Catalog, decode_each
 from artifactgen.data.content import MOST_SAMPLED, files_digest
-from artifactgen.data.listing import (
-    ID,
-    TEXT,
-    Listing,
-    ListingWriter,
-    digest_of,
-    evenly,
-    repeated_ids,
+from artifactgen.data.folders import (
+    LABEL,
+    PATH,
+    Found,
+    Split,
+    class_folders,
+    list_splits,
+    split_folders,
+    with_ids,
 )
+from artifactgen.data.listing import digest_of, evenly, listed_rows
 from artifactgen.data.pictures import ENDINGS, Pictures
-from artifactgen.data.walking import files_below, folders_in
-from artifactgen.errors import DataError, did_you_mean
-from artifactgen.types import UNKNOWN_LABEL, Failure, Sample
-
-_SPLITS = {
-    **{"train": "train", "training": "train"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-    **{"test": "test", "testing": "test"},
-}
-"""Names of folders that are splits, and what they are called here."""
-PATH, LABEL = "path", "label"
+from artifactgen.data.walking import files_below
+from artifactgen.types import Failure, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +50,10 @@ class ImageFolder(Pictures):
         Raises:
             DataError: no folder, no picture in it, or classes that are not as given.
         """
-        folders = _split_folders(Path(self.root))
-        classes = _classes(folders, self.classes)
-        listings = _list(folders, classes)
+        folders = split_folders(Path(self.root))
+        classes = class_folders(folders, self.classes)
+        what = f"picture ({', '.join(ENDINGS)})"
+        listings = list_splits(folders, classes, _find, what=what)
         some = [Path(self.root, row[PATH]) for row in evenly(listings, MOST_SAMPLED)]
         channels, dtype = self.kind_of_first(some)
         return Catalog(
@@ -79,11 +69,9 @@ class ImageFolder(Pictures):
         self, catalog: Catalog, split: str, start: int, stop: int
     ) -> Iterator[Sample | Failure]:
         """Decode rows `start` to `stop` of a split, each a `Sample` or a `Failure`."""
-        listing = catalog.splits[split]
-        assert isinstance(listing, Listing)
-        refs = [(row[ID], row) for row in listing.read(start, stop)]
+        rows = listed_rows(catalog, split, start, stop)
         decode = partial(self._decode_row, catalog)
-        return decode_each(refs, decode, split=split, start=start, place=Path(self.root))
+        return decode_each(rows, decode, split=split, start=start, place=Path(self.root))
 
     def _decode_row(
         self, catalog: Catalog, row: int, record_id: str, found: dict[str, Any]
@@ -99,72 +87,5 @@ class ImageFolder(Pictures):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """A folder that is a split."""
-
-    name: str
-    folder: Path
-    prefix: str
-    """Of paths relative to the root: `train/`, or nothing."""
-
-
-def _split_folders(root: Path) -> list[_Split]:
-    if not root.is_dir():
-        raise DataError(f"data.root={root}: no such folder.")
-    names = folders_in(root)
-    if not any(name.lower() in _SPLITS for name in names):
-        return [_Split("test", root, "")]
-    splits = [_Split(_SPLITS.get(n.lower(), n), root / n, f"{n}/") for n in names]
-    counts = Counter(split.name for split in splits)
-    if twice := [name for name in counts if counts[name] > 1]:
-        both = " and ".join(split.prefix for split in splits if split.name == twice[0])
-        raise DataError(f"data.root={root}: {both} are both the split {twice[0]}. Remove one.")
-    return sorted(splits, key=lambda split: split.name)
-
-
-def _classes(splits: Sequence[_Split], given: tuple[str, ...] | None) -> tuple[str, ...]:
-    found = sorted({name for split in splits for name in folders_in(split.folder)})
-    unknown = [name for name in found if given is not None and name not in given]
-    if unknown:
-        raise DataError(
-            f"{unknown[0]}: a folder of a class that data.classes does not name. "
-            f"{did_you_mean(unknown[0], given or ())}"
-        )
-    return tuple(found) if given is None else given
-
-
-def _list(splits: Sequence[_Split], classes: Sequence[str]) -> dict[str, Listing]:
-    """List every split; ids get the split's name where they would occur twice without it."""
-    for with_split in (False, True):
-        writers = {split.name: _write(split, classes, with_split=with_split) for split in splits}
-        listings = {name: writer.finish() for name, writer in writers.items() if len(writer)}
-        if not listings:
-            folders = ", ".join(str(split.folder) for split in splits)
-            raise DataError(f"There is no picture ({', '.join(ENDINGS)}) below {folders}.")
-        hashes = [writer.hashes for writer in writers.values()]
-        repeated = repeated_ids(listings.values(), hashes)
-        if not repeated:
-            return listings
-    raise DataError(f"Several pictures would have one id: {', '.join(repeated)}. Rename them.")
-
-
-def _write(split: _Split, classes: Sequence[str], *, with_split: bool) -> ListingWriter:
-    writer = ListingWriter({PATH: TEXT, LABEL: pa.int32()})
-    labels = {name: index for index, name in enumerate(classes)}
-    before = f"{split.name}/" if with_split else ""
-    for path, name in _with_ids(files_below(split.folder, endings=ENDINGS)):
-        first, _, below = path.partition("/")
-        label = labels[first] if below else UNKNOWN_LABEL
-        writer.add(before + name, split.prefix + path, label)
-    return writer
-
-
-def _with_ids(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each path with its id: without the ending, unless a neighbour differs by that alone."""
-    for _, group in groupby(paths, key=lambda path: path.rpartition("/")[0]):
-        found = list(group)
-        stems = Counter(path.rpartition(".")[0] for path in found)
-        for path in found:
-            stem = path.rpartition(".")[0]
-            yield path, path if stems[stem] > 1 else stem
+def _find(split: Split) -> Iterable[Found]:
+    return with_ids(files_below(split.folder, endings=ENDINGS))

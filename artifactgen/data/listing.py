@@ -8,7 +8,7 @@ Until the run has a folder, the file lies in memory. https://arrow.apache.org/do
 from __future__ import annotations
 
 import hashlib
-import unicodedata
+import io
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,17 +19,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from artifactgen.data.base import MAX_ID_LENGTH
+from artifactgen.data.base import MAX_ID_LENGTH, Catalog
+from artifactgen.data.texts import TEXT, decoded, encoded, equal_ones, hashes_of, normal
 from artifactgen.errors import DataError
 
 BLOCK_ROWS = 1 << 14
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 _BLOCKS_IN_MEMORY = 16
 ID = "record_id"
-TEXT = pa.binary()
-"""Type of columns of text: names of files may hold bytes that are no UTF-8, which `os.fsdecode`
-makes surrogates of, and Arrow's strings cannot hold those."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +46,7 @@ class Listing:
 
     def record_ids(self, start: int, stop: int) -> list[str]:
         slices = self._slices(start, stop)
-        return [_decoded(name) for block in slices for name in block.column(ID).to_pylist()]
+        return [decoded(name) for block in slices for name in block.column(ID).to_pylist()]
 
     def read(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Rows `start` to `stop`, each by the names of its columns.
@@ -55,8 +54,16 @@ class Listing:
         Raises:
             OSError: the file cannot be read.
         """
-        rows = (row for block in self._slices(start, stop) for row in block.to_pylist())
-        return [{name: _decoded(value) for name, value in row.items()} for row in rows]
+        return [row for block in self._slices(start, stop) for row in _rows_of(block)]
+
+    def rows_by_block(self) -> Iterator[list[dict[str, Any]]]:
+        """All rows as `read` gives them, some thousand at once."""
+        return map(_rows_of, self.blocks())
+
+    def columns(self) -> dict[str, pa.DataType]:
+        """Names and types of the columns beside the id."""
+        schema = self._block(0).schema
+        return {kind.name: kind.type for kind in schema if kind.name != ID}
 
     def blocks(self) -> Iterator[Any]:
         """All rows in blocks (`pyarrow.RecordBatch`), few of them in memory."""
@@ -76,6 +83,10 @@ class Listing:
 
     def _block(self, index: int) -> Any:
         return _block_of_file(self.path, index) if self.path else _block_of(self, index)
+
+
+def _rows_of(block: Any) -> list[dict[str, Any]]:
+    return [{n: decoded(value) for n, value in row.items()} for row in block.to_pylist()]
 
 
 @lru_cache(_BLOCKS_IN_MEMORY)
@@ -102,12 +113,15 @@ class ListingWriter:
         self.hashes = array("q")
         """Eight bytes for each id, see `repeated_ids`."""
         self._rows: list[tuple[Any, ...]] = []
-        self._sink = pa.BufferOutputStream()
+        self._pending: list[Any] = []
+        """Batches that are no whole block yet."""
+        self._content = io.BytesIO()  # Arrow's own sink doubles what it takes, and is copied
+        self._sink = pa.PythonFile(self._content, "w")
         self._file = pa.ipc.new_file(self._sink, self.schema, options=_OPTIONS)
-        self._written = 0
+        self._added = 0
 
     def __len__(self) -> int:
-        return self._written + len(self._rows)
+        return self._added + len(self._rows)
 
     def add(self, record_id: str, *values: Any) -> None:
         """Add a record, its values in the order of the columns.
@@ -115,32 +129,64 @@ class ListingWriter:
         Raises:
             DataError: the id is too long.
         """
-        if len(record_id) > MAX_ID_LENGTH:
-            raise DataError(
-                f"The id {record_id[:40]}… has {len(record_id):,} characters; "
-                f"at most {MAX_ID_LENGTH:,}."
-            )
-        self.hashes.append(hash(_normal(record_id)))
+        _require_short(record_id)
         self._rows.append((record_id, *values))
         if len(self._rows) == BLOCK_ROWS:
-            self._flush()
+            self._add_rows()
+
+    def add_batch(self, batch: Any) -> None:
+        """Add many records at once, after those that were added one by one.
+
+        Args:
+            batch: a `pyarrow.RecordBatch` of the columns of the listing, the id first.
+
+        Raises:
+            DataError: an id is too long.
+        """
+        self._add_rows()
+        for start in range(0, len(batch), BLOCK_ROWS):
+            self._add_batch(batch.slice(start, BLOCK_ROWS))
 
     def finish(self) -> Listing:
         """The listing of what was added."""
-        if self._rows:
-            self._flush()
+        self._add_rows()
+        self._write_blocks(least=1)
         self._file.close()
-        return Listing(self._written, content=self._sink.getvalue().to_pybytes())
+        content = self._content.getvalue()
+        self._sink.close()
+        return Listing(self._added, content=content)
 
-    def _flush(self) -> None:
+    def _add_rows(self) -> None:
+        if not self._rows:
+            return
         columns = zip(*self._rows, strict=True)
         arrays = [
-            pa.array(map(_encoded, values), kind.type)
+            pa.array(map(encoded, values), kind.type)
             for values, kind in zip(columns, self.schema, strict=True)
         ]
-        self._file.write_batch(pa.record_batch(arrays, schema=self.schema))
-        self._written += len(self._rows)
         self._rows.clear()
+        self._add_batch(pa.record_batch(arrays, schema=self.schema))
+
+    def _add_batch(self, batch: Any) -> None:
+        ids = batch.column(ID)
+        if pc.max(pc.binary_length(ids)).as_py() > MAX_ID_LENGTH:
+            for name in ids.to_pylist():
+                _require_short(decoded(name))
+        self.hashes.frombytes(hashes_of(ids).tobytes())
+        self._pending.append(batch)
+        self._added += len(batch)
+        self._write_blocks(least=BLOCK_ROWS)
+
+    def _write_blocks(self, *, least: int) -> None:
+        """Write blocks as long as `least` rows are waiting: every block but the last is full."""
+        rows = sum(map(len, self._pending))
+        if rows < least:
+            return
+        (whole,) = pa.Table.from_batches(self._pending).combine_chunks().to_batches()
+        stop = rows - rows % BLOCK_ROWS if least == BLOCK_ROWS else rows
+        for start in range(0, stop, BLOCK_ROWS):
+            self._file.write_batch(whole.slice(start, min(BLOCK_ROWS, stop - start)))
+        self._pending = [whole.slice(stop)] if stop < rows else []
 
 
 def repeated_ids(
@@ -155,16 +201,32 @@ def repeated_ids(
         hashes: those of their writers.
         most: how many to name.
     """
-    every = np.concatenate([np.frombuffer(found, np.int64) for found in hashes])
-    every.sort()
-    suspects = set(every[1:][every[1:] == every[:-1]].tolist())
-    if not suspects:
+    suspects = equal_ones([np.frombuffer(found, np.int64) for found in hashes])
+    if not len(suspects):
         return []
     counts: Counter[str] = Counter()
     for block in (block for listing in listings for block in listing.blocks()):
-        names = (_normal(_decoded(name)) for name in block.column(ID).to_pylist())
-        counts.update(name for name in names if hash(name) in suspects)
+        ids = block.column(ID)
+        suspected = ids.filter(pa.array(np.isin(hashes_of(ids), suspects)))
+        counts.update(normal(decoded(name)) for name in suspected.to_pylist())
     return [name for name, count in counts.items() if count > 1][:most]
+
+
+def _require_short(record_id: str) -> None:
+    if len(record_id) > MAX_ID_LENGTH:
+        raise DataError(
+            f"The id {record_id[:40]}… has {len(record_id):,} characters; "
+            f"at most {MAX_ID_LENGTH:,}."
+        )
+
+
+def listed_rows(
+    catalog: Catalog, split: str, start: int, stop: int
+) -> list[tuple[str, dict[str, Any]]]:
+    """Rows of a split that is listed, each behind its id: what `decode_each` takes."""
+    listing = catalog.splits[split]
+    assert isinstance(listing, Listing)
+    return [(row[ID], row) for row in listing.read(start, stop)]
 
 
 def evenly(listings: Mapping[str, Listing], most: int) -> list[dict[str, Any]]:
@@ -191,15 +253,3 @@ def digest_of(listings: Mapping[str, Listing]) -> str:
                 for buffer in column.buffers():
                     digest.update(b"\0" if buffer is None else buffer)
     return digest.hexdigest()
-
-
-def _encoded(value: Any) -> Any:
-    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-
-
-def _decoded(value: Any) -> Any:
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
-
-
-def _normal(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -35,17 +36,21 @@ class Volume:
     """Axes reversed, without a copy: (T, Z, Y, X) of a file of shape (X, Y, Z, T)."""
     slope: float
     intercept: float
+    affine: NDArray[Any]
+    """(4, 4) float64: from indices (x, y, z) to mm to the right, to the front and up."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Voxels:
+class Voxels:
     """Where the voxels lie in the decompressed file, and what they are."""
 
     shape: tuple[int, ...]
+    """(X, Y, Z, T), as far as there are that many."""
     dtype: np.dtype[Any]
     offset: int
     slope: float
     intercept: float
+    affine: NDArray[Any]
 
     @property
     def stop(self) -> int:
@@ -94,7 +99,7 @@ def read_frames(
 def read_nifti(
     path: Path,
     *,
-    ndim: int | None = None,
+    ndim: int | tuple[int, ...] | None = None,
     max_bytes: int = MAX_BYTES,
     max_pixels: int | None = None,
 ) -> Volume:
@@ -106,7 +111,7 @@ def read_nifti(
 
     Args:
         path: the file; gzip is recognised by its content.
-        ndim: number of axes that the file must have; None = any.
+        ndim: number of axes that the file must have, or several numbers; None = any.
         max_bytes: most bytes that the decompressed file may hold.
         max_pixels: most pixels that one of its pictures, Y × X, may have: `data.max_pixels`.
 
@@ -114,8 +119,22 @@ def read_nifti(
         RecordError: the file is no NIfTI-1, is cut or corrupt, or its header makes no sense.
         OSError: it cannot be opened or read, with the number that the system gave.
     """
-    try:
+    with _explained(path):
         return _read(path, ndim=ndim, max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def read_nifti_header(path: Path, *, ndim: int | tuple[int, ...] | None = None) -> Voxels:
+    """Read and check the header alone; arguments and errors as those of `read_nifti`."""
+    with _explained(path), _opened(path) as (stream, capacity):
+        voxels = _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
+        _check_size(voxels, capacity=capacity, max_bytes=MAX_BYTES)
+        return voxels
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error.__cause__
     except EOFError as error:
@@ -128,26 +147,35 @@ def read_nifti(
         raise RecordError(f"{path}: corrupt compressed data: {error}") from error
 
 
-def _read(path: Path, *, ndim: int | None, max_bytes: int, max_pixels: int | None) -> Volume:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BufferedIOBase, int]]:
+    """The decompressed stream of a file, and how many bytes that could hold at most."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise RecordError("not a regular file")
     with path.open("rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: BufferedIOBase = _GzipFile(fileobj=raw) if is_gzip else raw
+        yield stream, path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
+
+
+def _read(
+    path: Path, *, ndim: int | tuple[int, ...] | None, max_bytes: int, max_pixels: int | None
+) -> Volume:
+    with _opened(path) as (stream, capacity):
         voxels = _parse_header(stream.read(_HEADER_BYTES), ndim=ndim)
         if max_pixels is not None:
             require_pixels(voxels.shape[1::-1], max_pixels)
-        capacity = path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
         _check_size(voxels, capacity=capacity, max_bytes=max_bytes)
         body = _read_body(stream, voxels.stop - _HEADER_BYTES)
-        if is_gzip:
+        if isinstance(stream, igzip.IGzipFile):
             _drain(stream, max_bytes - voxels.stop)
     flat = body[voxels.offset - _HEADER_BYTES :].view(voxels.dtype)
-    return Volume(flat.reshape(voxels.shape[::-1]), voxels.slope, voxels.intercept)
+    stored = flat.reshape(voxels.shape[::-1])
+    return Volume(stored, voxels.slope, voxels.intercept, voxels.affine)
 
 
-def _parse_header(block: bytes, *, ndim: int | None) -> _Voxels:
+def _parse_header(block: bytes, *, ndim: int | tuple[int, ...] | None) -> Voxels:
     if len(block) < _HEADER_BYTES:
         raise RecordError(f"too short for a NIfTI header: {len(block)} of {_HEADER_BYTES} bytes")
     header = Nifti1Header(block, check=False)
@@ -159,27 +187,29 @@ def _parse_header(block: bytes, *, ndim: int | None) -> _Voxels:
         raise RecordError(f"broken header: {error}") from error
 
 
-def _checked_voxels(header: Any, *, ndim: int | None) -> _Voxels:
+def _checked_voxels(header: Any, *, ndim: int | tuple[int, ...] | None) -> Voxels:
     shape = tuple(int(n) for n in header.get_data_shape())
     dtype = header.get_data_dtype()
     offset = header.get_data_offset()
     slope, intercept = header.get_slope_inter()
-    if ndim not in (None, len(shape)):
-        raise RecordError(f"{len(shape)}-D of shape {shape}; expected {ndim}-D")
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if allowed is not None and len(shape) not in allowed:
+        expected = " or ".join(f"{n}-D" for n in allowed)
+        raise RecordError(f"{len(shape)}-D of shape {shape}; expected {expected}")
     if not shape or min(shape) < 1:
         raise RecordError(f"no voxels: shape {shape}")
     if dtype.kind not in "iuf":
         raise RecordError(f"voxels of type {dtype} are not grey values")
     if offset < _HEADER_BYTES:
         raise RecordError(f"broken header: voxels start at byte {offset}, inside the header")
-    if not np.isfinite(header.get_best_affine()).all():
+    affine = header.get_best_affine()
+    if not np.isfinite(affine).all():
         raise RecordError("NaN or Inf in the affine")
-    return _Voxels(
-        shape, dtype, offset, 1.0 if slope is None else slope, 0.0 if slope is None else intercept
-    )
+    slope, intercept = (1.0, 0.0) if slope is None else (slope, intercept)
+    return Voxels(shape, dtype, offset, slope, intercept, affine)
 
 
-def _check_size(voxels: _Voxels, *, capacity: int, max_bytes: int) -> None:
+def _check_size(voxels: Voxels, *, capacity: int, max_bytes: int) -> None:
     """Refuse a header's claim that the file cannot hold or that exceeds the limit."""
     claim = f"the header claims {voxels.stop:,} bytes (shape {voxels.shape}, {voxels.dtype})"
     if voxels.stop > capacity:

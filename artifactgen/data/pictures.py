@@ -18,7 +18,7 @@ from artifactgen.data.framing import frame, placement
 from artifactgen.data.image import MAX_PIXELS
 from artifactgen.data.stored import HELD_BYTES, keep
 from artifactgen.errors import DataError, RecordError
-from artifactgen.types import UNKNOWN_LABEL, Framing, Image, Sample, Stored
+from artifactgen.types import UNKNOWN_LABEL, Framing, Image, Sample
 
 ENDINGS = (
     ".png",
@@ -38,20 +38,15 @@ _TRIED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Options of sources of picture files.
+class Framed:
+    """Options of sources whose pictures have any size, and are brought to that of the model.
 
-    Pictures of 8 bits are RGB or grey as asked for; those of more bits stay what they are, one
-    channel of uint16 or float32, and all of a data set are of one kind: the first tells.
+    All pictures of a data set are of one kind: the first tells.
     """
 
     image_size: tuple[int, int] | None = None
     framing: Framing | None = None
     """How pictures become that size; filled with the model's own."""
-    mode: Mode = "RGB"
-    """What pictures of 8 bits are read as: `RGB`, or `L` for grey."""
-    exif_rotate: bool = False
-    """Whether to turn pictures as their EXIF orientation says; timm and torchvision do not."""
     max_pixels: int = MAX_PIXELS
     keep_stored: bool = False
     """Whether samples bring the picture to draw on; filled by the driver."""
@@ -65,14 +60,74 @@ class Pictures:
         reasons = []
         for path in islice(paths, _TRIED):
             try:
-                dtype = dtype_of_picture(path.read_bytes())
+                return self.kind_of(path)
             except (OSError, RecordError) as error:
                 if isinstance(error, OSError) and not is_of_the_file(error):
                     raise
                 reasons.append(f"{path}: {error}")
-            else:
-                return (3 if dtype == "uint8" and self.mode == "RGB" else 1), dtype
         raise DataError("\n  ".join(["None of the first pictures can be read:", *reasons[:5]]))
+
+    def kind_of(self, path: Path) -> tuple[int, str]:
+        """Channels and type of a sample, told by the head of its file.
+
+        Raises:
+            RecordError: it is no picture.
+            OSError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def framed(
+        self,
+        stored: NDArray[Any],
+        record_id: str,
+        row: int,
+        *,
+        catalog: Catalog,
+        label: int = UNKNOWN_LABEL,
+        again: Callable[[], NDArray[Any]],
+    ) -> Sample:
+        """Bring a picture to the model's size.
+
+        Args:
+            stored: (H, W) or (H, W, C).
+            record_id: its id.
+            row: position in the split.
+            catalog: of the data set.
+            label: index of its class.
+            again: gives `stored` once more.
+
+        Raises:
+            RecordError: it is of another kind than those of the data set.
+        """
+        assert self.image_size is not None, "the driver fills in the model's input size"
+        assert self.framing is not None, "the driver fills in the model's framing"
+        _require_kind(stored, catalog)
+        size = (stored.shape[0], stored.shape[1])
+        image_CHW = frame(stored, self.image_size, self.framing)
+        kept = None
+        if self.keep_stored:
+            region = placement(size, self.image_size, self.framing).region(size, self.image_size)
+            kept = keep(_channels_first(stored), region, partial(_first_channels, again))
+        return Sample(record_id, row, image_CHW, label, size, kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Framed):
+    """Options of sources of picture files.
+
+    Pictures of 8 bits are RGB or grey as asked for; those of more bits stay what they are, one
+    channel of uint16 or float32.
+    """
+
+    mode: Mode = "RGB"
+    """What pictures of 8 bits are read as: `RGB`, or `L` for grey."""
+    exif_rotate: bool = False
+    """Whether to turn pictures as their EXIF orientation says; timm and torchvision do not."""
+
+    def kind_of(self, path: Path) -> tuple[int, str]:
+        """Channels and type of a sample; see `Framed.kind_of`."""
+        dtype = dtype_of_picture(path.read_bytes())
+        return (3 if dtype == "uint8" and self.mode == "RGB" else 1), dtype
 
     def sample(
         self,
@@ -98,29 +153,21 @@ class Pictures:
             RecordError: it is no picture, or of another kind than those of the data set.
             OSError: of Pillow, about the content.
         """
-        assert self.image_size is not None, "the driver fills in the model's input size"
-        assert self.framing is not None, "the driver fills in the model's framing"
-        stored = self._decode(data)
-        _require_kind(stored, catalog)
-        height, width = stored.shape[:2]
-        image_CHW = frame(stored, self.image_size, self.framing)
-        kept = None
-        if self.keep_stored:
-            held = data if again is None or len(data) <= HELD_BYTES else again
-            kept = self._keep(stored, held)
-        return Sample(record_id, row, image_CHW, label, (height, width), kept)
+        held = data if again is None or len(data) <= HELD_BYTES else again
+        return self.framed(
+            self.decode(data),
+            record_id,
+            row,
+            catalog=catalog,
+            label=label,
+            again=partial(self._decode_again, held),
+        )
 
-    def _keep(self, stored: NDArray[Any], data: bytes | Callable[[], bytes]) -> Stored:
-        assert self.image_size is not None
-        assert self.framing is not None
-        size = stored.shape[:2]
-        region = placement(size, self.image_size, self.framing).region(size, self.image_size)
-        return keep(_channels_first(stored), region, partial(self._decode_again, data))
+    def _decode_again(self, data: bytes | Callable[[], bytes]) -> NDArray[Any]:
+        return self.decode(data if isinstance(data, bytes) else data())
 
-    def _decode_again(self, data: bytes | Callable[[], bytes]) -> Image:
-        return _channels_first(self._decode(data if isinstance(data, bytes) else data()))
-
-    def _decode(self, data: bytes) -> NDArray[Any]:
+    def decode(self, data: bytes) -> NDArray[Any]:
+        """The picture in a file before it is resized; see `decode_picture`."""
         return decode_picture(
             data, mode=self.mode, max_pixels=self.max_pixels, exif_rotate=self.exif_rotate
         )
@@ -131,9 +178,17 @@ def _channels_first(stored: NDArray[Any]) -> Image:
     return np.moveaxis(np.atleast_3d(stored), -1, 0)
 
 
+def _first_channels(again: Callable[[], NDArray[Any]]) -> Image:
+    return _channels_first(again())
+
+
 def _require_kind(stored: NDArray[Any], catalog: Catalog) -> None:
     if str(stored.dtype) != catalog.dtype:
         raise RecordError(
             f"its pixels are {stored.dtype}, and those of the data set {catalog.dtype}: all "
             "pictures of a run have one type, by which their pixels are scaled"
+        )
+    if (channels := stored.shape[2] if stored.ndim == 3 else 1) != catalog.channels:
+        raise RecordError(
+            f"it has {channels} channels, and the pictures of the data set {catalog.channels}"
         )

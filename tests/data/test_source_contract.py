@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
+from helpers.dicom import write_series
 from PIL import Image
 
 from artifactgen.data.base import Catalog, Source
@@ -91,11 +93,46 @@ def small_image_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
     return Small({"root": str(root)}, "train", 1, lambda: _cut(root / "train/cat/cat_1.jpg"))
 
 
+def small_manifest(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, root = np.random.default_rng(0), folder / "table"
+    root.mkdir()
+    rows = ["label,split,path,record_id"]
+    for i, ending in enumerate(("png", "jpg", "tif", "webp", "bmp")):
+        picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(root / f"{i}.{ending}")
+        rows.append(f"{'cat' if i % 2 else 'eel'},{'train' if i else 'val'},{i}.{ending},id {i}")
+    (root / "table.csv").write_text("\n".join(rows))
+    return Small({"path": str(root / "table.csv")}, "train", 1, lambda: _cut(root / "2.tif"))
+
+
+def small_nifti_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, root = np.random.default_rng(0), folder / "volumes"
+    for i in range(6):
+        path = root / ("val" if i % 3 else "train") / "ab"[i % 2] / f"v{i}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voxels = rng.integers(-900, 900, (9 + i, 14, 5)).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    return Small({"root": str(root)}, "val", 2, lambda: _cut(root / "val/b/v1.nii.gz"))
+
+
+def small_dicom_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, root = np.random.default_rng(0), folder / "studies"
+    for i in range(6):
+        noise_ZYX = rng.integers(-99, 99, (3, 40, 30 + i))
+        volume_ZYX = (noise_ZYX + 40 * np.arange(30 + i)).astype(np.int16)
+        series = root / ("val" if i % 3 else "train") / "ab"[i % 2] / f"patient {i}"
+        write_series(series, volume_ZYX, series=f"1.2.{i}")
+    return Small({"root": str(root)}, "val", 2, lambda: _cut(root / "val/b/patient 1/im002"))
+
+
 Maker = Callable[[Path, pytest.FixtureRequest], Small]
 MAKERS: dict[str, Maker] = {
     "cmr_acdc": small_cmr_acdc,
+    "dicom_folder": small_dicom_folder,
     "hdf5": small_hdf5,
     "image_folder": small_image_folder,
+    "manifest": small_manifest,
+    "nifti_folder": small_nifti_folder,
     "phantom": small_phantom,
 }
 

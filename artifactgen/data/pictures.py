@@ -37,6 +37,26 @@ ENDINGS = (
 _TRIED = 64
 
 
+def first_kind(pictures: Iterable[tuple[str, Callable[[], tuple[int, str]]]]) -> tuple[int, str]:
+    """Channels and type of the samples, told by the first that is a picture.
+
+    Args:
+        pictures: what each is called in messages, and what gives its channels and type.
+
+    Raises:
+        DataError: none of the first is.
+    """
+    reasons = []
+    for name, kind_of in islice(pictures, _TRIED):
+        try:
+            return kind_of()
+        except (OSError, RecordError) as error:
+            if isinstance(error, OSError) and not is_of_the_file(error):
+                raise
+            reasons.append(f"{name}: {error}")
+    raise DataError("\n  ".join(["None of the first pictures can be read:", *reasons[:5]]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Framed:
     """Options of sources whose pictures have any size, and are brought to that of the model.
@@ -57,15 +77,7 @@ class Framed:
         Raises:
             DataError: none of the first is.
         """
-        reasons = []
-        for path in islice(paths, _TRIED):
-            try:
-                return self.kind_of(path)
-            except (OSError, RecordError) as error:
-                if isinstance(error, OSError) and not is_of_the_file(error):
-                    raise
-                reasons.append(f"{path}: {error}")
-        raise DataError("\n  ".join(["None of the first pictures can be read:", *reasons[:5]]))
+        return first_kind((str(path), partial(self.kind_of, path)) for path in paths)
 
     def kind_of(self, path: Path) -> tuple[int, str]:
         """Channels and type of a sample, told by the head of its file.
@@ -126,7 +138,11 @@ class Pictures(Framed):
 
     def kind_of(self, path: Path) -> tuple[int, str]:
         """Channels and type of a sample; see `Framed.kind_of`."""
-        dtype = dtype_of_picture(path.read_bytes())
+        return self.kind_of_data(path.read_bytes())
+
+    def kind_of_data(self, data: bytes) -> tuple[int, str]:
+        """The same for the content of a picture file."""
+        dtype = dtype_of_picture(data)
         return (3 if dtype == "uint8" and self.mode == "RGB" else 1), dtype
 
     def sample(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,25 @@ def files_below(folder: Path, *, endings: tuple[str, ...]) -> Iterator[str]:
 def folders_in(folder: Path) -> list[str]:
     """Names of the folders in a folder that are not hidden, sorted."""
     return [entry.name for entry in _entries(str(folder)) if entry.is_dir()]
+
+
+def files_matching(pattern: str, *, of_folder: str) -> list[Path]:
+    """A file, or all that a glob matches, sorted.
+
+    Args:
+        pattern: as the user gave `data.path`.
+        of_folder: glob of the files of a folder, for the message.
+
+    Raises:
+        DataError: it is a folder, or matches no file.
+    """
+    if Path(pattern).is_dir():
+        raise DataError(f"data.path={pattern} is a folder; name its files: {pattern}/{of_folder}")
+    # A name may hold glob characters itself; pathlib's glob takes no absolute patterns.
+    found = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)  # noqa: PTH207
+    if not found:
+        raise DataError(f"data.path={pattern} matches no file.")
+    return [Path(name).absolute() for name in sorted(found)]
 
 
 def _walk(

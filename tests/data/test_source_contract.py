@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import pickle
 import random
 import re
@@ -18,6 +19,8 @@ from typing import Any
 import h5py
 import nibabel as nib
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from helpers.dicom import write_series
@@ -125,6 +128,27 @@ def small_dicom_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
     return Small({"root": str(root)}, "val", 2, lambda: _cut(root / "val/b/patient 1/im002"))
 
 
+def small_parquet(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, files = np.random.default_rng(0), []
+    for i in range(5):
+        buffer = io.BytesIO()
+        picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    images = [{"bytes": file, "path": None} for file in files]
+    table = pa.table({"image": images, "label": [0, 1, 0, 1, 0]})
+    (folder / "tables").mkdir()
+    for split in ("train", "validation"):
+        path = folder / f"tables/{split}-00000-of-00001.parquet"
+        pq.write_table(table, path, row_group_size=2, compression="none", use_dictionary=False)
+
+    def damage() -> None:
+        path = folder / "tables/train-00000-of-00001.parquet"
+        path.write_bytes(path.read_bytes().replace(files[1], b"\xff" * len(files[1])))
+
+    return Small({"path": str(folder / "tables")}, "train", 1, damage)
+
+
 Maker = Callable[[Path, pytest.FixtureRequest], Small]
 MAKERS: dict[str, Maker] = {
     "cmr_acdc": small_cmr_acdc,
@@ -133,6 +157,7 @@ MAKERS: dict[str, Maker] = {
     "image_folder": small_image_folder,
     "manifest": small_manifest,
     "nifti_folder": small_nifti_folder,
+    "parquet": small_parquet,
     "phantom": small_phantom,
 }
 

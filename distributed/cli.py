@@ -44,6 +44,10 @@ _PATH_WITH_EQUALS = re.compile(
     r"(?P<key>ckpt_path|output_dir|data\.path|data\.root)=(?P<values>[^'\"[({]*=[^'\"[({]*)"
 )
 """As Lightning names checkpoints: `ckpt_path=epoch=9-step=900.ckpt`."""
+_GLOB_WITH_BRACES = re.compile(
+    r"(?P<key>data\.(?:path|train|val|test))=(?P<glob>[^'\"\[][^'\"]*(?<!\$)[\[{][^'\"]*|\{[^'\":]*)"
+)
+"""As webdataset names shards, `data.path=shards/{000..009}.tar`; to Hydra it is no text."""
 _OF_LAUNCHER = re.compile(r"[+~]*hydra\.launcher[.=]")
 
 
@@ -95,7 +99,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     """The arguments as Hydra needs them.
 
     Flags come before overrides. `debug=true` picks a file of the group `debug`, whose names Hydra
-    wants quoted, as it does paths that hold a `=`. In a sweep every job has an output directory of
+    wants quoted, as it does paths that hold a `=` and globs that hold a brace. In a sweep every job has an output directory of
     its own, named after what is swept: Hydra's `override_dirname` without the overrides that all
     jobs share.
     """
@@ -143,6 +147,8 @@ def _as_hydra_takes_it(argument: str) -> list[str]:
         return [f"++{argument}"]  # keys that timm knows, or that are refused with those there are
     if argument.lower() in ("debug=true", "debug=false"):
         return ['debug="{}"'.format(argument.lower().partition("=")[2])]
+    if shards := _GLOB_WITH_BRACES.fullmatch(argument):
+        return [f'{shards["key"]}="{shards["glob"]}"']
     path = _PATH_WITH_EQUALS.fullmatch(argument)
     if path is None:
         return [argument]

@@ -11,6 +11,7 @@ import io
 import pickle
 import random
 import re
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,6 +150,27 @@ def small_parquet(folder: Path, request: pytest.FixtureRequest) -> Small:
     return Small({"path": str(folder / "tables")}, "train", 1, damage)
 
 
+def small_webdataset(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, files = np.random.default_rng(0), {}
+    for i in range(5):
+        buffer = io.BytesIO()
+        picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(buffer, "PNG")
+        files[f"a/{i}.png"], files[f"a/{i}.cls"] = buffer.getvalue(), str(i % 2).encode()
+    for name in ("train-0", "train-1", "val-0"):
+        with tarfile.open(folder / f"{name}.tar", "w") as archive:
+            for member, content in files.items():
+                info = tarfile.TarInfo(f"{name}/{member}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+    def damage() -> None:
+        path, broken = folder / "train-0.tar", files["a/1.png"]
+        path.write_bytes(path.read_bytes().replace(broken, b"\xff" * len(broken)))
+
+    return Small({"path": f"{folder}/{{train,val}}-*.tar"}, "train", 1, damage)
+
+
 Maker = Callable[[Path, pytest.FixtureRequest], Small]
 MAKERS: dict[str, Maker] = {
     "cmr_acdc": small_cmr_acdc,
@@ -159,6 +181,7 @@ MAKERS: dict[str, Maker] = {
     "nifti_folder": small_nifti_folder,
     "parquet": small_parquet,
     "phantom": small_phantom,
+    "webdataset": small_webdataset,
 }
 
 

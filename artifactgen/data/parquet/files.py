@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from artifactgen.data.splits import SPLITS, group_by_split
-from artifactgen.data.walking import files_below, files_matching
+from artifactgen.data.walking import files_below, files_matching, root_of
 from artifactgen.errors import DataError
 
 ENDINGS = (".parquet", ".arrow", ".feather")
@@ -51,9 +50,7 @@ def find_tables(path: str) -> Found:
 
 def _of_files(pattern: str) -> Found:
     paths = files_matching(pattern, of_folder="*.parquet")
-    root = Path(pattern).absolute()
-    while not root.is_dir() or glob.has_magic(root.name):
-        root = root.parent
+    root = root_of(pattern)
     names = [path.relative_to(root).as_posix() for path in paths]
     return Found(root, group_by_split(names, remedy="set data.split_column"))
 

@@ -99,9 +99,9 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     """The arguments as Hydra needs them.
 
     Flags come before overrides. `debug=true` picks a file of the group `debug`, whose names Hydra
-    wants quoted, as it does paths that hold a `=` and globs that hold a brace. In a sweep every job has an output directory of
-    its own, named after what is swept: Hydra's `override_dirname` without the overrides that all
-    jobs share.
+    wants quoted, as it does paths that hold a `=` and globs that hold a brace. In a sweep every job
+    has an output directory of its own, named after what is swept: Hydra's `override_dirname`
+    without the overrides that all jobs share.
     """
     try:
         _check_launcher(arguments)

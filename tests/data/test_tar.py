@@ -53,6 +53,8 @@ def write(path: Path, found: list[tuple[str, bytes, bytes]], **options: Any) -> 
     with tarfile.open(path, "w", **options) as archive:
         for name, kind, content in found:
             info = tarfile.TarInfo(name)
+            if kind == tarfile.AREGTYPE and len(name.encode()) > 99:
+                kind = tarfile.REGTYPE  # tarfile takes a name that is cut after a / for a folder's
             info.type, info.linkname = kind, "elsewhere" if kind in LINKS else ""
             info.size = len(content) if kind in FILES else 0
             archive.addfile(info, io.BytesIO(content))

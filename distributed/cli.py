@@ -143,7 +143,7 @@ def _as_hydra_takes_it(argument: str) -> list[str]:
     if re.fullmatch(r"(\+\+)?model\.options=\{\s*\}", argument):
         # Hydra merges mappings, and an empty one would leave the experiment's options as they are.
         return ["++model.options=null", "++model.options={}"]
-    if re.match(r"(model\.options|hydra\.launcher)[.=]", argument):
+    if re.match(r"(model\.options|data\.kwargs|data\.splits|hydra\.launcher)[.=]", argument):
         return [f"++{argument}"]  # keys that timm knows, or that are refused with those there are
     if argument.lower() in ("debug=true", "debug=false"):
         return ['debug="{}"'.format(argument.lower().partition("=")[2])]

@@ -97,6 +97,7 @@ class Framed:
         catalog: Catalog,
         label: int = UNKNOWN_LABEL,
         again: Callable[[], NDArray[Any]],
+        framing: Framing | None = None,
     ) -> Sample:
         """Bring a picture to the model's size.
 
@@ -107,18 +108,20 @@ class Framed:
             catalog: of the data set.
             label: index of its class.
             again: gives `stored` once more.
+            framing: how it becomes that size; None = as the option says.
 
         Raises:
             RecordError: it is of another kind than those of the data set.
         """
         assert self.image_size is not None, "the driver fills in the model's input size"
-        assert self.framing is not None, "the driver fills in the model's framing"
+        framing = framing or self.framing
+        assert framing is not None, "the driver fills in the model's framing"
         _require_kind(stored, catalog)
         size = (stored.shape[0], stored.shape[1])
-        image_CHW = frame(stored, self.image_size, self.framing)
+        image_CHW = frame(stored, self.image_size, framing)
         kept = None
         if self.keep_stored:
-            region = placement(size, self.image_size, self.framing).region(size, self.image_size)
+            region = placement(size, self.image_size, framing).region(size, self.image_size)
             kept = keep(_channels_first(stored), region, partial(_first_channels, again))
         return Sample(record_id, row, image_CHW, label, size, kept)
 

@@ -171,9 +171,38 @@ def small_webdataset(folder: Path, request: pytest.FixtureRequest) -> Small:
     return Small({"path": f"{folder}/{{train,val}}-*.tar"}, "train", 1, damage)
 
 
+class ArraysInFiles:
+    """A data set of the user's own: arrays in files, beside a list of labels."""
+
+    classes = ("cat", "eel")
+
+    def __init__(self, folder: str) -> None:
+        self.files = sorted(Path(folder).glob("*.npy"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return np.load(self.files[index]), index % 2
+
+
+def small_custom(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        for i in range(5):
+            picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+            np.save(folder / split / f"{i}.npy", picture)
+    target = f"{__name__}.{ArraysInFiles.__name__}"
+    options = {"target": target, "kwargs": {"folder": f"{folder}/{{split}}"}}
+    options["splits"] = ("train", "val")
+    return Small(options, "train", 1, lambda: _cut(folder / "train" / "1.npy"))
+
+
 Maker = Callable[[Path, pytest.FixtureRequest], Small]
 MAKERS: dict[str, Maker] = {
     "cmr_acdc": small_cmr_acdc,
+    "custom": small_custom,
     "dicom_folder": small_dicom_folder,
     "hdf5": small_hdf5,
     "image_folder": small_image_folder,

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from artifactgen.errors import ArtifactGenError, ConfigError, did_you_mean
 from distributed.console import log_error
+from distributed.data_auto import tell_data
 from distributed.job import (
     LAUNCHER,
     SWEEP_NAMING,
@@ -34,6 +36,7 @@ from distributed.process import (
     MISUSED,
     begin_process,
     exit_code,
+    exit_code_of,
     tell_error,
     tell_interruption,
 )
@@ -55,6 +58,8 @@ def run_hydra(arguments: Sequence[str]) -> int:
     """Compose the configuration of a command line, and do its jobs; the exit code."""
     command = _to_resume(arguments)
     begin_process()
+    if "data=auto" in arguments:
+        return exit_code_of(partial(tell_data, arguments), command=command)
     register_resolvers()
     register_launcher(
         yaml.safe_load((config_dir() / "launcher" / f"{LAUNCHER}.yaml").read_text("utf-8"))

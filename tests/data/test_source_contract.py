@@ -225,7 +225,11 @@ def _class(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-@pytest.fixture(params=sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+NO_SOURCES = {"auto"}
+"""What only answers which source to use."""
+
+
+@pytest.fixture(params=sorted({path.stem for path in CONFIGS.glob("*.yaml")} - NO_SOURCES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -68,11 +67,11 @@ def take_apart(item: Any, rules: Rules) -> Item:
 
 def label_of(value: Any) -> int | str:
     """The index or the name of one class; -1 for what is neither, such as a vector."""
-    value = _plain(value)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer()):
-        return max(int(value), UNKNOWN_LABEL)
+    plain = _plain(value)
+    if isinstance(plain, str):
+        return plain
+    if isinstance(plain, (int, float)) and float(plain).is_integer():
+        return max(int(plain), UNKNOWN_LABEL)
     return UNKNOWN_LABEL
 
 

@@ -90,10 +90,14 @@ def _look(told: Mapping[str, _Told], read_item: ReadItem) -> list[_Seen]:
     if not places:
         raise DataError("The data set has no items.")
     seen = [_read(told[split].dataset, split, row, read_item) for split, row in places]
-    reasons = [f"item {s.row} of {s.split}: {s.item.reason}" for s in seen if _failed(s)]
+    reasons = [
+        f"item {found.row} of {found.split}: {found.item.reason}"
+        for found in seen
+        if isinstance(found.item, Failure)
+    ]
     if len(reasons) == len(seen):
         raise DataError("\n  ".join(["None of the first items can be used:", *reasons[:5]]))
-    good = [found for found in seen if not _failed(found)][:_LOOKED_AT_TWICE]
+    good = [found for found in seen if isinstance(found.item, Item)][:_LOOKED_AT_TWICE]
     for found in good:
         again = _read(told[found.split].dataset, found.split, found.row, read_item)
         if _content([again]) != _content([found]):
@@ -102,10 +106,6 @@ def _look(told: Mapping[str, _Told], read_item: ReadItem) -> list[_Seen]:
                 "changes its items by chance. Switch its augmentation off."
             )
     return seen
-
-
-def _failed(seen: _Seen) -> bool:
-    return isinstance(seen.item, Failure)
 
 
 def _read(dataset: Any, split: str, row: int, read_item: ReadItem) -> _Seen:
@@ -135,9 +135,8 @@ def _read_all(told: Mapping[str, _Told], read_item: ReadItem, reason: str) -> No
         ids, labels = [], list[Any]()
         for row in range(len(of.dataset)):
             item = _read(of.dataset, split, row, read_item).item
-            is_item = isinstance(item, Item)
-            ids.append(item.record_id if is_item else None)
-            labels.append(item.label if is_item else UNKNOWN_LABEL)
+            ids.append(item.record_id if isinstance(item, Item) else None)
+            labels.append(item.label if isinstance(item, Item) else UNKNOWN_LABEL)
         of.ids = of.ids or ids
         of.labels = of.labels or labels
 

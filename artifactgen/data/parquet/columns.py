@@ -110,7 +110,7 @@ def _image(schema: Any, features: Mapping[str, Any], asked: str | None, path: st
             raise _no_use(schema, "image", asked, kind, "files of pictures", path)
         return asked
     described = [name for name in schema.names if _is_feature(features.get(name), "Image")]
-    found = described or [field.name for field in schema if _holds_pictures(field.type)]
+    found: list[str] = described or [field.name for field in schema if _holds_pictures(field.type)]
     if len(found) == 1:
         return found[0]
     if found:

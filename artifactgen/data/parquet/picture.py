@@ -40,7 +40,7 @@ def file_of(value: Any, *, beside: Path) -> Path | None:
     value = _the_only(value)
     if not isinstance(value, Mapping) or value.get("bytes") is not None:
         return None
-    path = value.get("path")
+    path: str | None = value.get("path")
     if not path:
         return None
     if "://" in path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,7 +86,7 @@ def read_column(path: str, group: int, column: str) -> Any:
     return _column(path, group, column, os.getpid(), _version(path))
 
 
-def value_in(row: dict[str, Any], column: str) -> Any:
+def value_in(row: Mapping[str, Any], column: str) -> Any:
     """The value of a column in a row; a dot goes into a struct."""
     if column in row:
         return row[column]

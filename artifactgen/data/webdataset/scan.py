@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +18,7 @@ from artifactgen.data.classes import class_names
 from artifactgen.data.listing import Listing, ListingWriter, repeated_ids
 from artifactgen.data.pictures import ENDINGS
 from artifactgen.data.texts import TEXT, encoded
+from artifactgen.data.webdataset.labels import read_label
 from artifactgen.data.webdataset.tar import Archive, Member
 from artifactgen.errors import DataError
 from artifactgen.filetypes import describe_file
@@ -34,7 +33,6 @@ _NAME = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 _META = re.compile(r"(?:^|/)__[^/]*__(?:$|/)")
 """Members that `webdataset` passes over."""
 _PICTURES = frozenset(ending[1:] for ending in ENDINGS)
-_MAX_LABEL_BYTES = 1 << 20
 _READERS = 8
 
 
@@ -182,7 +180,7 @@ def _take(record: _Record, extension: str, member: Member, archive: Archive, key
         _take_picture(record, member, archive)
     elif extension == keys.label or (keys.label is None and extension in ("cls", "json")):
         if extension == "cls" or record.label is None:
-            record.label = _label(archive, member, extension)
+            record.label = read_label(archive, member, extension)
     else:
         return
     if member.is_link:
@@ -200,27 +198,6 @@ def _take_picture(record: _Record, member: Member, archive: Archive) -> None:
             f"Set data.image_key={ends[0]} or {ends[1]}."
         )
     record.picture = member
-
-
-def _label(archive: Archive, member: Member, extension: str) -> str | int | None:
-    """The label that a member holds: a number, or a name."""
-    if member.size > _MAX_LABEL_BYTES:
-        raise DataError(f"{archive.path}: {member.name} has {member.size:,} bytes; no label does.")
-    text = archive.read(member.offset, member.size).decode("utf-8", "replace").strip()
-    value: Any = text or None
-    if extension.endswith("json"):
-        value = _in_json(text, archive, member)
-    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value):
-        return int(value)
-    return value if isinstance(value, (str, int, type(None))) else str(value)
-
-
-def _in_json(text: str, archive: Archive, member: Member) -> Any:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{archive.path}: {member.name} cannot be read as JSON: {error}") from error
-    return content.get(LABEL) if isinstance(content, Mapping) else content
 
 
 def _gather(records: Sequence[_Record]) -> _Shard:

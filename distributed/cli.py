@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from artifactgen.errors import ArtifactGenError, ConfigError, did_you_mean
 from distributed.console import log_error
+from distributed.data_auto import tell_data
 from distributed.job import (
     LAUNCHER,
     SWEEP_NAMING,
@@ -34,6 +36,7 @@ from distributed.process import (
     MISUSED,
     begin_process,
     exit_code,
+    exit_code_of,
     tell_error,
     tell_interruption,
 )
@@ -44,6 +47,10 @@ _PATH_WITH_EQUALS = re.compile(
     r"(?P<key>ckpt_path|output_dir|data\.path|data\.root)=(?P<values>[^'\"[({]*=[^'\"[({]*)"
 )
 """As Lightning names checkpoints: `ckpt_path=epoch=9-step=900.ckpt`."""
+_GLOB_WITH_BRACES = re.compile(
+    r"(?P<key>data\.(?:path|train|val|test))=(?P<glob>[^'\"\[][^'\"]*(?<!\$)[\[{][^'\"]*|\{[^'\":]*)"
+)
+"""As webdataset names shards, `data.path=shards/{000..009}.tar`; to Hydra it is no text."""
 _OF_LAUNCHER = re.compile(r"[+~]*hydra\.launcher[.=]")
 
 
@@ -51,6 +58,8 @@ def run_hydra(arguments: Sequence[str]) -> int:
     """Compose the configuration of a command line, and do its jobs; the exit code."""
     command = _to_resume(arguments)
     begin_process()
+    if "data=auto" in arguments:
+        return exit_code_of(partial(tell_data, arguments), command=command)
     register_resolvers()
     register_launcher(
         yaml.safe_load((config_dir() / "launcher" / f"{LAUNCHER}.yaml").read_text("utf-8"))
@@ -95,9 +104,9 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     """The arguments as Hydra needs them.
 
     Flags come before overrides. `debug=true` picks a file of the group `debug`, whose names Hydra
-    wants quoted, as it does paths that hold a `=`. In a sweep every job has an output directory of
-    its own, named after what is swept: Hydra's `override_dirname` without the overrides that all
-    jobs share.
+    wants quoted, as it does paths that hold a `=` and globs that hold a brace. In a sweep every job
+    has an output directory of its own, named after what is swept: Hydra's `override_dirname`
+    without the overrides that all jobs share.
     """
     try:
         _check_launcher(arguments)
@@ -139,10 +148,12 @@ def _as_hydra_takes_it(argument: str) -> list[str]:
     if re.fullmatch(r"(\+\+)?model\.options=\{\s*\}", argument):
         # Hydra merges mappings, and an empty one would leave the experiment's options as they are.
         return ["++model.options=null", "++model.options={}"]
-    if re.match(r"(model\.options|hydra\.launcher)[.=]", argument):
+    if re.match(r"(model\.options|data\.kwargs|data\.splits|hydra\.launcher)[.=]", argument):
         return [f"++{argument}"]  # keys that timm knows, or that are refused with those there are
     if argument.lower() in ("debug=true", "debug=false"):
         return ['debug="{}"'.format(argument.lower().partition("=")[2])]
+    if shards := _GLOB_WITH_BRACES.fullmatch(argument):
+        return [f'{shards["key"]}="{shards["glob"]}"']
     path = _PATH_WITH_EQUALS.fullmatch(argument)
     if path is None:
         return [argument]

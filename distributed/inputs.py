@@ -20,7 +20,7 @@ from distributed.instantiate import instantiate
 from distributed.runners.base import RunnerOptions
 from distributed.settings import ArtifactSettings, ClassSettings, Settings, texts
 
-_PLACES = ("root", "path")
+_PLACES = ("root", "path", "train", "val", "test")
 """Options of sources that say where the data lies, not what it is."""
 _LIMITS = ("max_pixels",)
 """Those that say which records fail; a failure is on record, and may be done again."""

@@ -82,21 +82,23 @@ class Source(Protocol):
 
 
 Ref = TypeVar("Ref")
+Decoded = TypeVar("Decoded")
 
 
 def decode_each(
     refs: Sequence[tuple[str, Ref]],
-    decode: Callable[[int, str, Ref], Sample],
+    decode: Callable[[int, str, Ref], Decoded],
     *,
     split: str,
     start: int,
     place: Path | None = None,
-) -> Iterator[Sample | Failure]:
+) -> Iterator[Decoded | Failure]:
     """Decode records one at a time, so that a broken one becomes a `Failure` and harms no other.
 
     Args:
         refs: (record id, what `decode` needs to find it) for each row.
-        decode: (row, record id, reference) to a `Sample`; may raise anything.
+        decode: (row, record id, reference) to a `Sample`, or to what becomes one; may raise
+            anything.
         split: name of the split, for the failures.
         start: row of the first record in the split.
         place: folder that the files of all records lie in. Where it is gone or empty, its file

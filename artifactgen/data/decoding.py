@@ -75,9 +75,18 @@ def decode_picture(
         picture.load()
         if exif_rotate:
             ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode in _DEEP:
-            return _deep(np.asarray(picture))
-        return np.asarray(picture if picture.mode == mode else picture.convert(mode))
+        return pixels_of(picture, mode)
+
+
+def pixels_of(picture: Pillow.Image, mode: Mode) -> NDArray[Any]:
+    """The pixels of a picture of Pillow's, see `decode_picture`.
+
+    Raises:
+        RecordError: it has values that no pixel has.
+    """
+    if picture.mode in _DEEP:
+        return _deep(np.asarray(picture))
+    return np.asarray(picture if picture.mode == mode else picture.convert(mode))
 
 
 def dtype_of_picture(data: bytes) -> str:

@@ -12,17 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from artifactgen.data.listing import Listing, ListingWriter, repeated_ids
+from artifactgen.data.splits import SPLITS
 from artifactgen.data.texts import TEXT
 from artifactgen.data.walking import folders_in
 from artifactgen.errors import DataError, did_you_mean
 from artifactgen.types import UNKNOWN_LABEL
 
-SPLITS = {
-    **{"train": "train", "training": "train"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-    **{"test": "test", "testing": "test"},
-}
-"""Names that splits go by elsewhere, in lower case, and what they are called here."""
 PATH, LABEL = "path", "label"
 """Columns of the listings: where a record lies below the root, and its label."""
 

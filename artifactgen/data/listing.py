@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 from array import array
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artifactgen.data.base import MAX_ID_LENGTH, Catalog
-from artifactgen.data.texts import TEXT, decoded, encoded, equal_ones, hashes_of, normal
+from artifactgen.data.ids import repeated
+from artifactgen.data.texts import TEXT, decoded, encoded, hashes_of
 from artifactgen.errors import DataError
 
 BLOCK_ROWS = 1 << 14
@@ -201,15 +202,8 @@ def repeated_ids(
         hashes: those of their writers.
         most: how many to name.
     """
-    suspects = equal_ones([np.frombuffer(found, np.int64) for found in hashes])
-    if not len(suspects):
-        return []
-    counts: Counter[str] = Counter()
-    for block in (block for listing in listings for block in listing.blocks()):
-        ids = block.column(ID)
-        suspected = ids.filter(pa.array(np.isin(hashes_of(ids), suspects)))
-        counts.update(normal(decoded(name)) for name in suspected.to_pylist())
-    return [name for name, count in counts.items() if count > 1][:most]
+    blocks = (block.column(ID) for listing in listings for block in listing.blocks())
+    return repeated(lambda: blocks, [np.frombuffer(found, np.int64) for found in hashes])[:most]
 
 
 def _require_short(record_id: str) -> None:
@@ -231,16 +225,23 @@ def listed_rows(
 
 def evenly(listings: Mapping[str, Listing], most: int) -> list[dict[str, Any]]:
     """At most so many rows, evenly spaced over all listings, those of each in their order."""
-    total = sum(map(len, listings.values()))
-    places = (((2 * i + 1) * total) // (2 * min(most, total)) for i in range(min(most, total)))
-    wanted, first = deque(places), 0
-    found: list[dict[str, Any]] = []
-    for listing in listings.values():
-        while wanted and wanted[0] < first + len(listing):
-            row = wanted.popleft() - first
-            found += listing.read(row, row + 1)
-        first += len(listing)
-    return found
+    places = even_rows(listings, most)
+    return [found for name, row in places for found in listings[name].read(row, row + 1)]
+
+
+def even_rows(splits: Mapping[str, Sized], most: int) -> Iterator[tuple[str, int]]:
+    """Splits and rows of at most so many records, evenly spaced over all splits, in order."""
+    wanted, first = deque(even_places(sum(map(len, splits.values())), most)), 0
+    for name, index in splits.items():
+        while wanted and wanted[0] < first + len(index):
+            yield name, wanted.popleft() - first
+        first += len(index)
+
+
+def even_places(total: int, most: int) -> Iterator[int]:
+    """At most so many of the numbers below `total`, evenly spaced."""
+    count = min(most, total)
+    return (((2 * i + 1) * total) // (2 * count) for i in range(count))
 
 
 def digest_of(listings: Mapping[str, Listing]) -> str:

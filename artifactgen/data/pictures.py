@@ -37,6 +37,26 @@ ENDINGS = (
 _TRIED = 64
 
 
+def first_kind(pictures: Iterable[tuple[str, Callable[[], tuple[int, str]]]]) -> tuple[int, str]:
+    """Channels and type of the samples, told by the first that is a picture.
+
+    Args:
+        pictures: what each is called in messages, and what gives its channels and type.
+
+    Raises:
+        DataError: none of the first is.
+    """
+    reasons = []
+    for name, kind_of in islice(pictures, _TRIED):
+        try:
+            return kind_of()
+        except (OSError, RecordError) as error:
+            if isinstance(error, OSError) and not is_of_the_file(error):
+                raise
+            reasons.append(f"{name}: {error}")
+    raise DataError("\n  ".join(["None of the first pictures can be read:", *reasons[:5]]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Framed:
     """Options of sources whose pictures have any size, and are brought to that of the model.
@@ -57,15 +77,7 @@ class Framed:
         Raises:
             DataError: none of the first is.
         """
-        reasons = []
-        for path in islice(paths, _TRIED):
-            try:
-                return self.kind_of(path)
-            except (OSError, RecordError) as error:
-                if isinstance(error, OSError) and not is_of_the_file(error):
-                    raise
-                reasons.append(f"{path}: {error}")
-        raise DataError("\n  ".join(["None of the first pictures can be read:", *reasons[:5]]))
+        return first_kind((str(path), partial(self.kind_of, path)) for path in paths)
 
     def kind_of(self, path: Path) -> tuple[int, str]:
         """Channels and type of a sample, told by the head of its file.
@@ -85,6 +97,7 @@ class Framed:
         catalog: Catalog,
         label: int = UNKNOWN_LABEL,
         again: Callable[[], NDArray[Any]],
+        framing: Framing | None = None,
     ) -> Sample:
         """Bring a picture to the model's size.
 
@@ -95,18 +108,20 @@ class Framed:
             catalog: of the data set.
             label: index of its class.
             again: gives `stored` once more.
+            framing: how it becomes that size; None = as the option says.
 
         Raises:
             RecordError: it is of another kind than those of the data set.
         """
         assert self.image_size is not None, "the driver fills in the model's input size"
-        assert self.framing is not None, "the driver fills in the model's framing"
+        framing = framing or self.framing
+        assert framing is not None, "the driver fills in the model's framing"
         _require_kind(stored, catalog)
         size = (stored.shape[0], stored.shape[1])
-        image_CHW = frame(stored, self.image_size, self.framing)
+        image_CHW = frame(stored, self.image_size, framing)
         kept = None
         if self.keep_stored:
-            region = placement(size, self.image_size, self.framing).region(size, self.image_size)
+            region = placement(size, self.image_size, framing).region(size, self.image_size)
             kept = keep(_channels_first(stored), region, partial(_first_channels, again))
         return Sample(record_id, row, image_CHW, label, size, kept)
 
@@ -126,7 +141,11 @@ class Pictures(Framed):
 
     def kind_of(self, path: Path) -> tuple[int, str]:
         """Channels and type of a sample; see `Framed.kind_of`."""
-        dtype = dtype_of_picture(path.read_bytes())
+        return self.kind_of_data(path.read_bytes())
+
+    def kind_of_data(self, data: bytes) -> tuple[int, str]:
+        """The same for the content of a picture file."""
+        dtype = dtype_of_picture(data)
         return (3 if dtype == "uint8" and self.mode == "RGB" else 1), dtype
 
     def sample(

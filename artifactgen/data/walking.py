@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from artifactgen.data.base import is_of_the_file
@@ -29,6 +32,33 @@ def files_below(folder: Path, *, endings: tuple[str, ...]) -> Iterator[str]:
 def folders_in(folder: Path) -> list[str]:
     """Names of the folders in a folder that are not hidden, sorted."""
     return [entry.name for entry in _entries(str(folder)) if entry.is_dir()]
+
+
+def files_matching(pattern: str, *, of_folder: str, key: str = "data.path") -> list[Path]:
+    """A file, or all that a glob matches, sorted.
+
+    Args:
+        pattern: as the user gave it.
+        of_folder: glob of the files of a folder, for the message.
+        key: the option, likewise.
+
+    Raises:
+        DataError: it is a folder, or matches no file.
+    """
+    if Path(pattern).is_dir():
+        raise DataError(f"{key}={pattern} is a folder; name its files: {pattern}/{of_folder}")
+    # A name may hold glob characters itself; pathlib's glob takes no absolute patterns.
+    found = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)  # noqa: PTH207
+    if not found:
+        raise DataError(f"{key}={pattern} matches no file.")
+    return [Path(name).absolute() for name in sorted(found)]
+
+
+def root_of(pattern: str) -> Path:
+    """The folder of a file, or the last one before the first that a glob or a brace stands for."""
+    parts = Path(pattern).absolute().parts
+    plain = takewhile(lambda part: not re.search(r"[*?\[{]", part), parts[:-1])
+    return Path(*plain)
 
 
 def _walk(

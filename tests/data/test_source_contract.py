@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import pickle
 import random
 import re
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any
 import h5py
 import nibabel as nib
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from helpers.dicom import write_series
@@ -125,15 +129,88 @@ def small_dicom_folder(folder: Path, request: pytest.FixtureRequest) -> Small:
     return Small({"root": str(root)}, "val", 2, lambda: _cut(root / "val/b/patient 1/im002"))
 
 
+def small_parquet(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, files = np.random.default_rng(0), []
+    for i in range(5):
+        buffer = io.BytesIO()
+        picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    images = [{"bytes": file, "path": None} for file in files]
+    table = pa.table({"image": images, "label": [0, 1, 0, 1, 0]})
+    (folder / "tables").mkdir()
+    for split in ("train", "validation"):
+        path = folder / f"tables/{split}-00000-of-00001.parquet"
+        pq.write_table(table, path, row_group_size=2, compression="none", use_dictionary=False)
+
+    def damage() -> None:
+        path = folder / "tables/train-00000-of-00001.parquet"
+        path.write_bytes(path.read_bytes().replace(files[1], b"\xff" * len(files[1])))
+
+    return Small({"path": str(folder / "tables")}, "train", 1, damage)
+
+
+def small_webdataset(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng, files = np.random.default_rng(0), {}
+    for i in range(5):
+        buffer = io.BytesIO()
+        picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(buffer, "PNG")
+        files[f"a/{i}.png"], files[f"a/{i}.cls"] = buffer.getvalue(), str(i % 2).encode()
+    for name in ("train-0", "train-1", "val-0"):
+        with tarfile.open(folder / f"{name}.tar", "w") as archive:
+            for member, content in files.items():
+                info = tarfile.TarInfo(f"{name}/{member}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+    def damage() -> None:
+        path, broken = folder / "train-0.tar", files["a/1.png"]
+        path.write_bytes(path.read_bytes().replace(broken, b"\xff" * len(broken)))
+
+    return Small({"path": f"{folder}/{{train,val}}-*.tar"}, "train", 1, damage)
+
+
+class ArraysInFiles:
+    """A data set of the user's own: arrays in files, beside a list of labels."""
+
+    classes = ("cat", "eel")
+
+    def __init__(self, folder: str) -> None:
+        self.files = sorted(Path(folder).glob("*.npy"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return np.load(self.files[index]), index % 2
+
+
+def small_custom(folder: Path, request: pytest.FixtureRequest) -> Small:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        for i in range(5):
+            picture = rng.integers(0, 256, (20 + i, 16, 3), dtype=np.uint8)
+            np.save(folder / split / f"{i}.npy", picture)
+    target = f"{__name__}.{ArraysInFiles.__name__}"
+    options = {"target": target, "kwargs": {"folder": f"{folder}/{{split}}"}}
+    options["splits"] = ("train", "val")
+    return Small(options, "train", 1, lambda: _cut(folder / "train" / "1.npy"))
+
+
 Maker = Callable[[Path, pytest.FixtureRequest], Small]
 MAKERS: dict[str, Maker] = {
     "cmr_acdc": small_cmr_acdc,
+    "custom": small_custom,
     "dicom_folder": small_dicom_folder,
     "hdf5": small_hdf5,
     "image_folder": small_image_folder,
     "manifest": small_manifest,
     "nifti_folder": small_nifti_folder,
+    "parquet": small_parquet,
     "phantom": small_phantom,
+    "webdataset": small_webdataset,
 }
 
 
@@ -148,7 +225,11 @@ def _class(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-@pytest.fixture(params=sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+NO_SOURCES = {"auto"}
+"""What only answers which source to use."""
+
+
+@pytest.fixture(params=sorted({path.stem for path in CONFIGS.glob("*.yaml")} - NO_SOURCES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

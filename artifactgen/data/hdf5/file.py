@@ -23,6 +23,8 @@ Axes = Literal["HW", "HWC", "CHW"]
 AxesOption = Literal["auto", "HW", "HWC", "CHW"]
 
 _MAX_LISTED = 20
+_OF_OTHERS = ("image", "table", "tar archive", "zip archive", "DICOM", "NIfTI")
+"""Words for what other choices of `data` may read."""
 _ERRNO = re.compile(r"errno = (\d+)")
 _MARKED = "already open for"
 
@@ -72,18 +74,10 @@ def _why_not(path: Path, error: OSError) -> str:
         )
     what = describe_file(path)
     if what is not None and "HDF5" not in what:
-        return f"{path} is {what}; data=hdf5 reads HDF5. {_reader(what)}".rstrip()
+        more = f" Ask which choice reads it: generate_artifacts data=auto data.path={path}"
+        is_data = any(word in what for word in _OF_OTHERS)
+        return f"{path} is {what}; data=hdf5 reads HDF5.{more if is_data else ''}"
     return f"{path} cannot be read as HDF5: {error}. It may be cut short or damaged."
-
-
-def _reader(what: str) -> str:
-    """A sentence on how else to read images of another format."""
-    if "NIfTI" in what:
-        return "data=cmr_acdc reads NIfTI files that lie as in the release of ACDC."
-    holds_images = ("image", "table", "array", "archive", "DICOM", "NetCDF")
-    if any(word in what for word in holds_images):
-        return "No choice of data= reads such files yet: store the images as HDF5."
-    return ""
 
 
 @contextmanager

@@ -61,33 +61,3 @@ def class_attribute(file: h5py.File, labels: h5py.Dataset | None) -> tuple[str, 
             names = np.atleast_1d(node.attrs["classes"]).tolist()
             return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
     return ()
-
-
-def given_names(
-    found: Iterable[tuple[str, ...]], option: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    """Names of the classes, as the option or the files have them; empty where neither does.
-
-    Raises:
-        DataError: the files have different ones.
-    """
-    different = {names for names in found if names}
-    if option is None and len(different) > 1:
-        raise DataError(f"The files name different classes: {sorted(different)}. Set data.classes.")
-    return option or (different.pop() if different else ())
-
-
-def class_names(given: tuple[str, ...], highest: tuple[str, int] | None) -> tuple[str, ...]:
-    """The names that are given, else numbers up to the highest label.
-
-    Raises:
-        DataError: there are labels beyond the names.
-    """
-    record_id, label = highest or ("", -1)
-    names = given or tuple(str(index) for index in range(label + 1))
-    if label >= len(names):
-        raise DataError(
-            f"Labels go up to {label}, but there are {len(names)} classes: "
-            f"{', '.join(names[:20])}{', …' if names[20:] else ''}. The record is {record_id}."
-        )
-    return names

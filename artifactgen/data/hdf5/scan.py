@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifactgen.data.base import Catalog, is_of_the_file
+from artifactgen.data.classes import class_names, given_names
 from artifactgen.data.content import files_digest
 from artifactgen.data.hdf5.file import (
     Axes,
@@ -40,11 +40,10 @@ from artifactgen.data.hdf5.index import (
 from artifactgen.data.hdf5.labels import (
     HighestLabel,
     class_attribute,
-    class_names,
-    given_names,
     highest_label,
     read_labels,
 )
+from artifactgen.data.walking import files_matching
 from artifactgen.errors import DataError
 
 _FILE_SPLITS = ("train", "val", "test")
@@ -87,7 +86,7 @@ def scan_files(
     Raises:
         DataError: no file, a file that is not as configured, or ids that are not unique.
     """
-    paths = _find_files(pattern)
+    paths = files_matching(pattern, of_folder="*.h5")
     tables = [table for path in paths for table in _scan_file(path, keys, layout)]
     _check_alike(tables)
     _check_ids(tables)
@@ -108,16 +107,6 @@ def scan_files(
         content=files_digest(paths),
         highest_label=None if given else highest,
     )
-
-
-def _find_files(pattern: str) -> list[Path]:
-    if Path(pattern).is_dir():
-        raise DataError(f"data.path={pattern} is a folder; name its files: {pattern}/*.h5")
-    # A name may hold glob characters itself; pathlib's glob takes no absolute patterns.
-    found = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)  # noqa: PTH207
-    if not found:
-        raise DataError(f"data.path={pattern} matches no file.")
-    return [Path(name).absolute() for name in sorted(found)]
 
 
 def _scan_file(path: Path, keys: Keys, layout: AxesOption) -> list[_Table]:

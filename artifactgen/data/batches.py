@@ -18,7 +18,7 @@ def places(samples: Sequence[Sample], failures: Sequence[Failure]) -> list[int]:
     return [sample.row - first for sample in samples]
 
 
-def _in_theirplaces(samples: Sequence[Sample], failures: Sequence[Failure]) -> NDArray[Any] | None:
+def in_their_places(samples: Sequence[Sample], failures: Sequence[Failure]) -> NDArray[Any] | None:
     """The images of a batch, (B, C, H, W), zeros for records that failed; None where all did.
 
     A batch of another size would be rounded otherwise, and a broken record thereby change the

@@ -27,15 +27,18 @@ _WHAT = "The data set"
 _WHILE = "while the run read it"
 
 
-def stamp(run: Run, tasks: Sequence[Task]) -> Stamps:
-    """The state of the files that some tasks will read."""
-    shards = [task.shard for task in tasks]
-    return patiently(
-        partial(take_stamps, run.inputs.source, run.inputs.catalog, shards), what=_WHAT
-    )
+def stamp(run: Run) -> Stamps:
+    """The state of the files that a run, or this part of it, is made of; call before any is read.
+
+    What was done before is part of it: it was made from what the scan has found now.
+    """
+    inputs, shards = run.inputs, [task.shard for task in _tasks(run)]
+    if run.settings.dry_run:
+        return {}
+    return patiently(partial(take_stamps, inputs.source, inputs.catalog, shards), what=_WHAT)
 
 
-def require_unchanged(run: Run, tasks: Sequence[Task], before: Stamps) -> None:
+def require_unchanged(run: Run, before: Stamps) -> None:
     """Check that the files that were read are what they were.
 
     Raises:
@@ -52,11 +55,18 @@ def require_unchanged(run: Run, tasks: Sequence[Task], before: Stamps) -> None:
     now = _look_again(run, told)
     if now.identity != inputs.catalog.identity:
         raise _refusal(run, f"{told}\n{_difference(inputs.catalog, now)}")
-    _do_again(run, [task for task in tasks if task.shard in changed], content=now.content)
+    _do_again(run, [task for task in _tasks(run) if task.shard in changed], content=now.content)
     raise RunError(
         f"{told}\nWhat was read of {'it' if len(files) == 1 else 'them'}, "
-        f"{describe.counted(len(changed), 'shard')} of {len(tasks)}, will be done again."
+        f"{describe.counted(len(changed), 'shard')} of {len(before)}, will be done again."
     )
+
+
+def _tasks(run: Run) -> list[Task]:
+    """All shards of this run, or of this part of it, that are not merged."""
+    part = run.runner.part()
+    every = (task for scope in run.open_scopes() for task in scope.tasks(()))
+    return [task for task in every if part is None or part.holds(task.shard)]
 
 
 def require_same_data_set(run: Run) -> None:

@@ -22,7 +22,7 @@ from distributed.prepare import Prepared
 from distributed.progress import watch
 from distributed.run import Run
 from distributed.runners.base import Workers
-from distributed.unchanged import require_unchanged, stamp
+from distributed.unchanged import require_unchanged
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +60,9 @@ def work(
     with run.clock("shards"):
         already = sum(r.records + len(r.failures) for r in done.values())
         total = sum(scope.records for scope in own)
-        stamps = stamp(run, tasks)
         for receipt in watch(_receipts(run, ready, tasks, workers), total=total, done=already):
             done[receipt.shard] = receipt
-        require_unchanged(run, tasks, stamps)
+        require_unchanged(run, prepared.stamps)
     _require_all(own, done)
     return done, workers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def flipped_bit(root: Path) -> None:
 @dataclass(frozen=True)
 class Kind:
     data: str
-    option: str
+    options: str
     write: Callable[[Path], None]
     change: Callable[[Path], None]
     named: str
@@ -86,40 +87,54 @@ KINDS = {
         "image_folder", "data.root=data", write_folder, flipped_bit, "cat/0.png", "1 shard of 3"
     ),
     "nifti": Kind(
-        "cmr_acdc", "data.root=data", write_acdc, other_cine, "_4d.nii.gz", "1 shard of 3"
+        "cmr_acdc",
+        "data.root=data model.num_classes=3",
+        write_acdc,
+        other_cine,
+        "_4d.nii.gz",
+        "1 shard of 3",
     ),
 }
 SOURCES = {"hdf5": Hdf5, "image_folder": ImageFolder, "cmr_acdc": CmrAcdc}
 
 
+READER, FIRST_LOOK = "reader", "MainThread"
+"""Beginnings of the names of the threads that read."""
+
+
 def at_row(
-    monkeypatch: pytest.MonkeyPatch, data: str, row: int, do: Callable[[], None]
-) -> Callable[[], bool]:
-    """Let something happen, once, when a source of ours is to read a row; tells whether it has."""
-    source, done = SOURCES[data], []
+    monkeypatch: pytest.MonkeyPatch,
+    data: str,
+    row: int,
+    do: Callable[[], object],
+    *,
+    thread: str = READER,
+) -> None:
+    """Let something happen, once, when a source of ours is to read a row."""
+    source, done = SOURCES[data], threading.Event()
     read = source.read
 
     def reading(self, catalog: Catalog, split: str, start: int, stop: int):
-        if stop > row and not done and catalog.splits and len(done_before) == 0:
-            done.append(1)
+        here = threading.current_thread().name.startswith(thread)
+        if here and start <= row < stop and not done.is_set():
+            done.set()
             do()
         return read(self, catalog, split, start, stop)
 
-    done_before: list[int] = []
     monkeypatch.setattr(source, "read", reading)
-    return lambda: bool(done)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    ("name", "thread"), [*((name, READER) for name in KINDS), ("picture", FIRST_LOOK)]
+)
 def test_what_was_read_of_a_file_that_changes_is_done_again(
-    tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch, name: str, thread: str
 ) -> None:
     kind = KINDS[name]
     workspace: Workspace = tiny(tmp_path, kind.data)
     kind.write(tmp_path)
-    happened = at_row(monkeypatch, kind.data, 7, lambda: kind.change(tmp_path))
-    outcome = workspace.run(*RUN, kind.option)
-    assert happened()
+    at_row(monkeypatch, kind.data, 7, lambda: kind.change(tmp_path), thread=thread)
+    outcome = workspace.run(*RUN, *kind.options.split())
     assert outcome.exit_code == 1, outcome.text
     assert "The data set changed while the run read it, in 1 file:\n  " in outcome.text
     assert kind.named in outcome.text
@@ -129,11 +144,11 @@ def test_what_was_read_of_a_file_that_changes_is_done_again(
     output = tmp_path / "artifacts" / "tiny"
     assert not (output / "_SUCCESS.json").exists()
     assert not list(output.glob("embeddings/*"))
-    resumed = workspace.run(*RUN, kind.option)
+    resumed = workspace.run(*RUN, *kind.options.split())
     assert resumed.exit_code == 0, resumed.text
-    assert workspace.run(*RUN, kind.option, "output_dir=fresh").exit_code == 0
+    assert workspace.run(*RUN, *kind.options.split(), "output_dir=fresh").exit_code == 0
     assert_exact(output, tmp_path / "fresh")
-    assert "Complete: nothing to do" in workspace.run(*RUN, kind.option).text
+    assert "Complete: nothing to do" in workspace.run(*RUN, *kind.options.split()).text
 
 
 def add_a_picture(root: Path) -> None:
@@ -194,7 +209,7 @@ def test_pictures_of_a_record_that_breaks_meanwhile_do_not_stay(
     workspace: Workspace = tiny(tmp_path, "image_folder")
     write_folder(tmp_path)
     broken = tmp_path / "data" / "cat" / "0.png"
-    at_row(monkeypatch, "image_folder", 8, lambda: None if broken.write_bytes(b"") else None)
+    at_row(monkeypatch, "image_folder", 8, lambda: broken.write_bytes(b""))
     assert workspace.run(*RUN, "data.root=data").exit_code == 1
     output = tmp_path / "artifacts" / "tiny"
     assert any("cat%2F0" in name for name in artifacts(output))

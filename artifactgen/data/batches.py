@@ -14,7 +14,7 @@ from artifactgen.types import Failure, Sample
 
 def places(samples: Sequence[Sample], failures: Sequence[Failure]) -> list[int]:
     """Where in a batch its samples are, between those that failed."""
-    first = min(item.row for item in (*samples, *failures))
+    first = min([sample.row for sample in samples] + [failure.row for failure in failures])
     return [sample.row - first for sample in samples]
 
 

@@ -40,8 +40,9 @@ def changed_files(source: Source, catalog: Catalog, before: Stamps) -> dict[Shar
     Raises:
         OSError: of a kind that may pass.
     """
+    if not isinstance(source, InFiles):
+        return {}
     now = take_stamps(source, catalog, list(before))
-    assert isinstance(source, InFiles) or not now
     return {
         shard: _different(source, catalog, shard, before[shard], now[shard])
         for shard in before
@@ -65,6 +66,8 @@ def _stamps_of(source: InFiles, catalog: Catalog, shard: Shard) -> array[int]:
 def _stamp(path: str) -> int:
     try:
         stat = os.stat(path)  # noqa: PTH116  # a million paths are quicker as text
+    except ValueError:  # of a NUL in a path that a table gives
+        return _MISSING
     except OSError as error:
         if is_of_the_file(error):
             return _MISSING

@@ -221,7 +221,7 @@ BAD = {
     "duplicate ids": (
         {"images": np.zeros((14, 2, 2), "u1"), "record_ids": [f"r{i // 2}" for i in range(14)]},
         {},
-        "7 record ids occur twice in the data set: r0, r1, r2, r3, r4, …",
+        "7 record ids occur twice: r0, r1, r2, r3, r4, …",
     ),
     "duplicates across splits": (
         {"images": IMAGES, "record_ids": list("abca"), "split": ["x", "x", "x", "y"]},
@@ -285,7 +285,7 @@ def test_files_that_name_different_classes_are_refused(path: Path, write_hdf5) -
 def test_ids_repeated_across_files_are_refused(tmp_path: Path, write_hdf5) -> None:
     for name in "ab":
         write_hdf5(tmp_path / f"{name}.h5", {"images": IMAGES, "record_ids": list("wxyz")})
-    with pytest.raises(DataError, match="4 record ids occur twice in the data set: w, x, y, z"):
+    with pytest.raises(DataError, match="4 record ids occur twice: w, x, y, z"):
         scan(tmp_path / "*.h5")
 
 

@@ -106,11 +106,11 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "twice": (
         lambda path: write(path, images=images(), record_ids=list("aabbcd")),
-        r"2 record ids occur twice in the data set: a, b\.",
+        r"2 record ids occur twice: a, b\.",
     ),
     "looks the same": (
         lambda path: write(path, images=images(2), record_ids=["é", "e\u0301"]),
-        "1 record ids occur twice in the data set: é",
+        "1 record ids occur twice: é",
     ),
     "no record": (
         lambda path: write(path, images=images()[:0]),
@@ -157,7 +157,7 @@ def test_ids_repeated_across_files_are_refused(workspace: Workspace, tmp_path: P
     outcome = workspace.run(*RUN, "data.path=*.h5", "output_dir=out")
     assert_refused(
         outcome,
-        r"6 record ids occur twice in the data set: r0, r1, r2, r3, r4, …",
+        r"6 record ids occur twice: r0, r1, r2, r3, r4, …",
         tmp_path / "out",
     )
 

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from artifactgen.assembly import Assembly, assemble, make_engine, make_view
 from artifactgen.clock import Clock
-from artifactgen.data.reading import read_range, stack
+from artifactgen.data.batches import in_their_places, places
+from artifactgen.data.reading import read_range
 from artifactgen.device import device_name, make_reproducible, resolve_device
 from artifactgen.engine import InFlight, finite_rows
 from artifactgen.errors import RecordError, RunError
@@ -87,7 +88,7 @@ class Worker:
         drawing = _Drawing()
         for samples, failures, flight in _one_ahead(self._started(task.shard, clock)):
             with clock("compute"):
-                samples, arrays, broken = self._finish(task, samples, flight)
+                samples, arrays, broken = self._finish(task, samples, failures, flight)
             with clock("write"):
                 self._gather(gathered, drawing)
             gathered.failures += failures + broken
@@ -140,16 +141,22 @@ class Worker:
         """Batches that the device has begun with."""
         for samples, failures in clock.each("read", self._batches(shard)):
             with clock("compute"):
-                flight = self._engine.start(stack(samples)) if samples else None
+                images = in_their_places(samples, failures)
+                flight = None if images is None else self._engine.start(images)
             yield samples, failures, flight
 
     def _finish(
-        self, task: Task, samples: list[Sample], flight: InFlight | None
+        self,
+        task: Task,
+        samples: list[Sample],
+        unread: Sequence[Failure],
+        flight: InFlight | None,
     ) -> tuple[list[Sample], dict[str, NDArray[Any]], list[Failure]]:
         """What came of a batch: the records to keep with their rows, and those it broke on."""
         if flight is None:
             return [], {}, []
-        arrays = flight.arrays()
+        rows = places(samples, unread)
+        arrays = {name: array[rows] for name, array in flight.arrays().items()}
         finite = finite_rows(arrays, len(samples))
         failures = [
             Failure(

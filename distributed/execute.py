@@ -22,6 +22,7 @@ from distributed.opening import begun_meanwhile, enter, locked, open_directory
 from distributed.prepare import Prepared, prepare
 from distributed.run import Run, require_sharable
 from distributed.runners.base import Workers
+from distributed.unchanged import require_same_data_set
 from distributed.verdict import read_confusions
 from distributed.work import share, work
 
@@ -137,6 +138,8 @@ def _complete(
 ) -> None:
     """Merge the scopes, all of whose shards are done, and report the run."""
     ready = prepared.ready
+    if not run.settings.record_id:  # of those, what was read has been looked at
+        require_same_data_set(run)
     with run.clock("merge"):
         for scope in scopes:
             receipts = [done[shard] for shard in scope.shards]

@@ -211,6 +211,11 @@ def deciding_settings(
     }
 
 
+def with_data(deciding: Mapping[str, Any], **changes: str) -> dict[str, Any]:
+    """The same settings, with other facts of the data set."""
+    return {**deciding, "data": {**deciding["data"], **changes}}
+
+
 def _without_content(deciding: Mapping[str, Any]) -> dict[str, Any]:
     section, _, key = CONTENT.partition(".")
     return {**deciding, section: {k: v for k, v in deciding[section].items() if k != key}}

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 
 from artifactgen.artifacts.base import Artifact
+from artifactgen.data.stamps import Stamps
 from artifactgen.device import Devices
 from artifactgen.errors import ConfigError, OutputError
 from artifactgen.pages.base import Page
@@ -20,6 +21,7 @@ from distributed import describe
 from distributed.build import build, resolved
 from distributed.run import Run
 from distributed.runners.base import Workers
+from distributed.unchanged import stamp
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class Prepared:
     """What other settings had made what was there."""
     there: Calibrated | None
     """What had been decided of it before."""
+    stamps: Stamps
+    """The files of the data set as they were."""
 
     def is_as_found(self, run: Run) -> bool:
         """Whether the directory still is as it was when this was prepared."""
@@ -63,7 +67,7 @@ def prepare(run: Run) -> Prepared:
     Raises:
         UsageError: something is wrong that is known before any work.
     """
-    runner = run.runner
+    runner, stamps = run.runner, stamp(run)
     devices = runner.devices(run.settings.accelerator)
     workers = runner.staff(devices, tasks=sum(len(scope.shards) for scope in run.scopes))
     changes, there = run.changes(), recall(run.layout)
@@ -72,7 +76,7 @@ def prepare(run: Run) -> Prepared:
     ready, calibrated = _try(run, devices, workers, before)
     _check_resolved(run, before, calibrated)
     patterns = _patterns(run, ready)
-    return Prepared(ready, devices, workers, calibrated, patterns, changes, there)
+    return Prepared(ready, devices, workers, calibrated, patterns, changes, there, stamps)
 
 
 def _try(

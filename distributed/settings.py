@@ -50,7 +50,9 @@ def texts(value: Any) -> Any:
 def _names(value: Any) -> Any:
     """One name or a list, without doubles."""
     items = [value] if isinstance(value, str) else value
-    return list(dict.fromkeys(items)) if isinstance(items, list) else items
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        return items
+    return list(dict.fromkeys(items))
 
 
 Size = Annotated[

@@ -22,6 +22,7 @@ from distributed.prepare import Prepared
 from distributed.progress import watch
 from distributed.run import Run
 from distributed.runners.base import Workers
+from distributed.unchanged import require_unchanged
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def work(
         total = sum(scope.records for scope in own)
         for receipt in watch(_receipts(run, ready, tasks, workers), total=total, done=already):
             done[receipt.shard] = receipt
+        require_unchanged(run, prepared.stamps)
     _require_all(own, done)
     return done, workers
 

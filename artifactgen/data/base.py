@@ -11,7 +11,7 @@ import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from artifactgen.errors import RecordError
 from artifactgen.patience import is_of_the_machine
@@ -78,6 +78,15 @@ class Source(Protocol):
         self, catalog: Catalog, split: str, start: int, stop: int
     ) -> Iterator[Sample | Failure]:
         """Decode rows `start` to `stop` of a split in order: one `Sample` or `Failure` for each."""
+        ...
+
+
+@runtime_checkable
+class InFiles(Protocol):
+    """A source that says which files its records lie in, so that a change in them is noticed."""
+
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of all files that rows `start` to `stop` of a split are made of, in any order."""
         ...
 
 

@@ -122,6 +122,13 @@ class CmrAcdc:
         refs = [(patient.record_id, patient) for patient in index.patients[start:stop]]
         return decode_each(refs, self._decode, split=split, start=start, place=Path(self.root))
 
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of the cines of patients `start` to `stop` of a split, and of their `Info.cfg`."""
+        index = catalog.splits[split]
+        assert isinstance(index, PatientIndex)
+        for patient in index.patients[start:stop]:
+            yield from (patient.cine, str(Path(patient.cine).with_name("Info.cfg")))
+
     def _decode(self, row: int, record_id: str, patient: Patient) -> Sample:
         assert self.image_size is not None, "the driver fills in the model's input size"
         frames_CHW = self._frames(patient)

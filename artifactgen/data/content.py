@@ -58,6 +58,8 @@ def content_digest(path: Path, *, blocks: int = _BLOCKS_OF_A_FILE) -> bytes:
             return b""  # a pipe would be waited for
         with path.open("rb", buffering=0) as file:
             return _digest(file.fileno(), blocks)
+    except ValueError:  # of a NUL in a path that a table gives
+        return b""
     except OSError as error:
         if is_of_the_file(error):
             return b""

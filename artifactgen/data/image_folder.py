@@ -73,6 +73,12 @@ class ImageFolder(Pictures):
         decode = partial(self._decode_row, catalog)
         return decode_each(rows, decode, split=split, start=start, place=Path(self.root))
 
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of the pictures in rows `start` to `stop` of a split."""
+        listing = catalog.splits[split]
+        assert isinstance(listing, Listing)
+        return (f"{self.root}/{row[PATH]}" for row in listing.read(start, stop))
+
     def _decode_row(
         self, catalog: Catalog, row: int, record_id: str, found: dict[str, Any]
     ) -> Sample:

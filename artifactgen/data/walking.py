@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
 from artifactgen.data.base import is_of_the_file
 from artifactgen.errors import DataError
+
+_LEADS_NOWHERE = (errno.ELOOP, errno.ENOTDIR)
+"""What a link is told by that leads to itself, or through a file."""
 
 
 def files_below(folder: Path, *, endings: tuple[str, ...]) -> Iterator[str]:
@@ -31,7 +35,7 @@ def files_below(folder: Path, *, endings: tuple[str, ...]) -> Iterator[str]:
 
 def folders_in(folder: Path) -> list[str]:
     """Names of the folders in a folder that are not hidden, sorted."""
-    return [entry.name for entry in _entries(str(folder)) if entry.is_dir()]
+    return [entry.name for entry in _entries(str(folder)) if _is(entry.is_dir)]
 
 
 def files_matching(pattern: str, *, of_folder: str, key: str = "data.path") -> list[Path]:
@@ -68,9 +72,9 @@ def _walk(
     if (here := (stat.st_dev, stat.st_ino)) in ancestors:
         return
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _is(entry.is_dir):
             yield from _walk(entry.path, f"{below}{entry.name}/", endings, ancestors | {here})
-        elif entry.name.lower().endswith(endings) and entry.is_file():
+        elif entry.name.lower().endswith(endings) and _is(entry.is_file):
             yield below + entry.name
 
 
@@ -86,3 +90,13 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
             ) from error
         raise
     return sorted(found, key=lambda entry: os.fsencode(entry.name))
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link that leads nowhere, or to itself, is of none."""
+    try:
+        return kind()
+    except OSError as error:
+        if error.errno not in _LEADS_NOWHERE:
+            raise
+        return False

@@ -19,6 +19,7 @@ from artifactgen.store.shardfile import Picture, paths_of, read_pictures
 from artifactgen.types import CommittedFile, Failure, Receipt, Shard
 
 _READERS = 16
+_WITHDRAWN = "withdrawn"
 
 
 def commit(layout: Layout, scope: str, receipt: Receipt, *, fingerprint: str) -> None:
@@ -26,6 +27,18 @@ def commit(layout: Layout, scope: str, receipt: Receipt, *, fingerprint: str) ->
     content = {"fingerprint": fingerprint, **asdict(receipt)}
     entry = {"checksum": checksum(content), **content}
     write_json(layout.scope(scope).entry(receipt.shard), entry, temp_dir=layout.temp)
+
+
+def withdraw(layout: Layout, scope: str, shard: Shard, *, fingerprint: str) -> None:
+    """Take back that a shard is done, since what it was made of has changed.
+
+    Its entry stays, so that pictures that are drawn no more are removed once it is done again.
+    """
+    receipt = _read_entry(layout, scope, shard, fingerprint)
+    if receipt is not None:
+        content = {"fingerprint": fingerprint, _WITHDRAWN: True, **asdict(receipt)}
+        entry = {"checksum": checksum(content), **content}
+        write_json(layout.scope(scope).entry(shard), entry, temp_dir=layout.temp)
 
 
 def committed_file(root: Path, path: Path) -> CommittedFile:
@@ -89,7 +102,7 @@ def remove_former_pictures(
         but: paths of the pictures that are drawn now, relative to the output directory.
         fingerprint: of the settings.
     """
-    former = _read_entry(layout, scope, shard, fingerprint)
+    former = _read_entry(layout, scope, shard, fingerprint, withdrawn=True)
     if former is None or not is_intact(layout.root, former.shard_file):
         return  # what is not known to be ours is not removed
     for path, _ in _pictures(layout.root, former):
@@ -115,7 +128,18 @@ def has_size(path: Path, size_bytes: int) -> bool:
         return False
 
 
-def _read_entry(layout: Layout, scope: str, shard: Shard, fingerprint: str) -> Receipt | None:
+def _read_entry(
+    layout: Layout, scope: str, shard: Shard, fingerprint: str, *, withdrawn: bool = False
+) -> Receipt | None:
+    """The receipt of a shard, if it is intact and of these settings.
+
+    Args:
+        layout: of the output directory.
+        scope: that the shard is done for.
+        shard: which one.
+        fingerprint: of the settings.
+        withdrawn: whether one counts that was taken back.
+    """
     try:
         entry = read_json(layout.scope(scope).entry(shard))
         intact = entry.pop("checksum") == checksum(entry)
@@ -123,7 +147,7 @@ def _read_entry(layout: Layout, scope: str, shard: Shard, fingerprint: str) -> R
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     same = intact and entry["fingerprint"] == fingerprint and receipt.shard == shard
-    return receipt if same else None
+    return receipt if same and (withdrawn or _WITHDRAWN not in entry) else None
 
 
 def _receipt(entry: dict[str, Any]) -> Receipt:

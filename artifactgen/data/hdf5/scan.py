@@ -240,7 +240,11 @@ def _check_ids(tables: Sequence[_Table]) -> None:
     suspects = set(hashes[counts > 1].tolist())
     if suspects and (twice := duplicates([table.part for table in tables], suspects)):
         more = ", …" if len(twice) > 5 else ""
-        raise DataError(f"{len(twice)} record ids occur twice: {', '.join(twice[:5])}{more}.")
+        raise DataError(
+            f"{tables[0].part.path}: {len(twice)} record ids occur twice: "
+            f"{', '.join(twice[:5])}{more}.\nArtifacts are named by them: give each record its "
+            "own, or leave the ids out, to have them numbered by file and row."
+        )
 
 
 def _digest(

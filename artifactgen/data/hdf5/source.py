@@ -105,6 +105,12 @@ class Hdf5:
                     yield from decode_each(refs, self._decode, split=split, start=start)
                     start += len(refs)
 
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of the files that rows `start` to `stop` of a split lie in."""
+        index = catalog.splits[split]
+        assert isinstance(index, Hdf5Index)
+        return (part.path for part in index.pieces(start, stop))
+
     def _decode(self, row: int, record_id: str, ref: _Ref) -> Sample:
         assert self.image_size is not None
         require_pixels(ref.size, self.max_pixels)

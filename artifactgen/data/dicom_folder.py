@@ -31,7 +31,7 @@ from artifactgen.data.folders import (
     with_ids,
 )
 from artifactgen.data.texts import TEXT
-from artifactgen.data.volume_listing import FRAMES, catalog_of, read_listed
+from artifactgen.data.volume_listing import FRAMES, catalog_of, listed_files, read_listed
 from artifactgen.data.volumes import Volumes
 from artifactgen.data.walking import files_below
 from artifactgen.errors import RecordError
@@ -113,6 +113,10 @@ class DicomFolder(Volumes):
         """Decode rows `start` to `stop` of a split, each a `Sample` or a `Failure`."""
         place = Path(self.root)
         return read_listed(self, catalog, split, start, stop, paths=self._paths, place=place)
+
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of the files that rows `start` to `stop` of a split lie in."""
+        return listed_files(catalog, split, start, stop, paths=self._paths)
 
     def _paths(self, row: dict[str, Any]) -> list[Path]:
         folder = Path(self.root, row[PATH]).parent

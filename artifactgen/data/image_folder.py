@@ -75,9 +75,8 @@ class ImageFolder(Pictures):
 
     def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
         """Paths of the pictures in rows `start` to `stop` of a split."""
-        listing = catalog.splits[split]
-        assert isinstance(listing, Listing)
-        return (f"{self.root}/{row[PATH]}" for row in listing.read(start, stop))
+        rows = listed_rows(catalog, split, start, stop)
+        return (f"{self.root}/{row[PATH]}" for _, row in rows)
 
     def _decode_row(
         self, catalog: Catalog, row: int, record_id: str, found: dict[str, Any]

@@ -13,7 +13,7 @@ from artifactgen.data.folders import PATH
 from artifactgen.data.listing import evenly
 from artifactgen.data.manifest_rows import Columns, list_table, read_facts
 from artifactgen.data.tables import Table, open_table
-from artifactgen.data.volume_listing import catalog_of, read_listed
+from artifactgen.data.volume_listing import catalog_of, listed_files, read_listed
 from artifactgen.errors import ConfigError, DataError
 from artifactgen.types import Failure, Sample
 
@@ -81,6 +81,11 @@ class Manifest(Files):
         """Decode rows `start` to `stop` of a split, each a `Sample` or a `Failure`."""
         place = self.folder
         return read_listed(self, catalog, split, start, stop, paths=self._paths, place=place)
+
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of the files that rows `start` to `stop` of a split lie in, and the table."""
+        yield self.path
+        yield from listed_files(catalog, split, start, stop, paths=self._paths)
 
     def _paths(self, row: dict[str, Any]) -> tuple[Path, ...]:
         return (self.folder / row[PATH],)

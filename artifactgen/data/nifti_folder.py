@@ -18,7 +18,7 @@ from artifactgen.data.folders import (
     split_folders,
     with_ids,
 )
-from artifactgen.data.volume_listing import catalog_of, read_listed
+from artifactgen.data.volume_listing import catalog_of, listed_files, read_listed
 from artifactgen.data.volumes import Volumes
 from artifactgen.data.walking import files_below
 from artifactgen.types import Failure, Sample
@@ -63,6 +63,10 @@ class NiftiFolder(Volumes):
         """Decode rows `start` to `stop` of a split, each a `Sample` or a `Failure`."""
         place = Path(self.root)
         return read_listed(self, catalog, split, start, stop, paths=self._paths, place=place)
+
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of the files that rows `start` to `stop` of a split lie in."""
+        return listed_files(catalog, split, start, stop, paths=self._paths)
 
     def _paths(self, row: dict[str, Any]) -> tuple[Path, ...]:
         return (Path(self.root, row[PATH]),)

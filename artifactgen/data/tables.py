@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,8 @@ def _open_csv(path: Path, expected: Sequence[str]) -> Table:
 
 
 def _fields(line: str, separator: str) -> tuple[str, ...]:
-    row = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
+    first = re.split(r"[\r\n]", line, maxsplit=1)[0]  # as Arrow, which takes either for its end
+    row = next(csv.reader([first], delimiter=separator), [])
     return tuple(name.strip() for name in row)
 
 

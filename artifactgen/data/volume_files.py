@@ -14,7 +14,7 @@ from artifactgen.data.dicom import HEAD_BYTES, is_dicom
 from artifactgen.data.dicom_series import DicomVolume, open_dicom
 from artifactgen.data.nifti_volume import NiftiVolume, open_nifti
 from artifactgen.data.npy import SIGNATURE, NpyVolume, as_volume, map_npy, read_npy_header
-from artifactgen.errors import RecordError
+from artifactgen.errors import RecordError, printable
 from artifactgen.filetypes import describe_file
 
 Kind = Literal["picture", "npy", "nifti", "dicom"]
@@ -34,6 +34,8 @@ def kind_of_file(path: Path) -> Kind:
         RecordError: it is no regular file: a folder, or a pipe, which would be waited for.
         OSError: it cannot be read.
     """
+    if "\0" in str(path):
+        raise RecordError(f"{printable(str(path))}: no such file: no name has a NUL in it")
     if not stat.S_ISREG(path.stat().st_mode):
         raise RecordError(f"{path}: not a regular file")
     with path.open("rb") as file:

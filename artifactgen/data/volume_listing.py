@@ -73,6 +73,14 @@ def read_listed(
     return decode_each(rows, decode, split=split, start=start, place=place)
 
 
+def listed_files(
+    catalog: Catalog, split: str, start: int, stop: int, *, paths: Paths
+) -> Iterator[str]:
+    """Paths of the files that rows `start` to `stop` of a split lie in."""
+    rows = listed_rows(catalog, split, start, stop)
+    return (str(path) for _, row in rows for path in paths(row))
+
+
 def found_of(row: Row, paths: Paths) -> Found:
     """Where the record of a row lies."""
     return Found(tuple(paths(row)), row.get(SLICE), row.get(FRAMES))

@@ -27,9 +27,11 @@ import yaml
 from helpers.dicom import write_series
 from PIL import Image
 
-from artifactgen.data.base import Catalog, Source
+from artifactgen.data.base import Catalog, InFiles, Source
+from artifactgen.data.custom import Custom
 from artifactgen.data.reading import read_range, scan_source
-from artifactgen.types import Failure, Framing, Region, Sample
+from artifactgen.data.stamps import changed_files, take_stamps
+from artifactgen.types import Failure, Framing, Region, Sample, Shard
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 GENERIC = {"_target_", "batch_size", "num_workers", "mean", "std", "max_value"}
@@ -415,6 +417,24 @@ def _asked_for_pictures(name: str, source: Source) -> Any:
     if "keep_stored" not in _fields(name):
         pytest.skip("its pictures cannot be drawn on")
     return dataclasses.replace(source, keep_stored=True)  # type: ignore[type-var]
+
+
+def test_a_change_of_its_files_is_noticed_while_a_run_reads_them(
+    source: Source, small: Small
+) -> None:
+    """Row by row, as far as the source knows its files; one of Python's objects does not."""
+    catalog = source.scan()
+    assert isinstance(source, InFiles) != isinstance(source, Custom)
+    rows = {
+        split: [Shard(split, row, row, row + 1) for row in range(len(index))]
+        for split, index in catalog.splits.items()
+    }
+    every = [shard for shards in rows.values() for shard in shards]
+    before = take_stamps(source, catalog, every)
+    assert changed_files(source, catalog, before) == {}
+    small.damage()
+    changed = changed_files(source, catalog, before)
+    assert (rows[small.split][small.row] in changed) == isinstance(source, InFiles)
 
 
 def test_a_broken_record_is_one_failure_and_harms_no_other(source: Source, small: Small) -> None:

@@ -92,6 +92,12 @@ class Parquet(Pictures):
             yield from decode_each(refs, decode, split=split, start=start, place=place)
             start += len(found)
 
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of the tables that hold rows `start` to `stop` of a split; not what they name."""
+        index = catalog.splits[split]
+        assert isinstance(index, TableIndex)
+        return iter(dict.fromkeys(piece.path for piece in index.pieces(start, stop)))
+
     def _kind_at(self, ref: _Ref) -> tuple[int, str]:
         return self.kind_of_data(ref.picture(ref.found()))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from artifactgen.data.base import Catalog, decode_each
 from artifactgen.data.content import files_digest
-from artifactgen.data.listing import ID, Listing, digest_of, evenly
+from artifactgen.data.listing import ID, digest_of, evenly, listed_rows
 from artifactgen.data.pictures import Pictures, first_kind
 from artifactgen.data.splits import group_by_split
 from artifactgen.data.walking import files_matching, root_of
@@ -86,15 +86,20 @@ class WebDataset(Pictures):
         self, catalog: Catalog, split: str, start: int, stop: int
     ) -> Iterator[Sample | Failure]:
         """Decode rows `start` to `stop` of a split, each a `Sample` or a `Failure`."""
-        listing = catalog.splits[split]
-        assert isinstance(listing, Listing)
         root = root_of(self.path or getattr(self, split))
-        for name, rows in groupby(listing.read(start, stop), key=lambda row: str(row[SHARD])):
-            refs = [(row[ID], row) for row in rows]
+        rows = listed_rows(catalog, split, start, stop)
+        for name, found in groupby(rows, key=lambda row: str(row[1][SHARD])):
+            refs = list(found)
             with (root / name).open("rb", buffering=0) as file:
                 decode = partial(self._decode_row, catalog, file.fileno())
                 yield from decode_each(refs, decode, split=split, start=start)
             start += len(refs)
+
+    def files(self, catalog: Catalog, split: str, start: int, stop: int) -> Iterator[str]:
+        """Paths of the shards that hold rows `start` to `stop` of a split."""
+        root = root_of(self.path or getattr(self, split))
+        rows = listed_rows(catalog, split, start, stop)
+        return iter(dict.fromkeys(str(root / row[SHARD]) for _, row in rows))
 
     def _kind_at(self, root: Path, found: dict[str, Any]) -> tuple[int, str]:
         with (root / found[SHARD]).open("rb", buffering=0) as file:

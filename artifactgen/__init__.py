@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from artifactgen.embeddings import Embeddings, load_embeddings
     from artifactgen.explainer.explain import Explainer
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = ["Embeddings", "Explainer", "__version__", "load_embeddings"]
 
 

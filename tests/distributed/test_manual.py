@@ -59,7 +59,7 @@ def texts() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("slurm", 20), ("checkpoints", 10), ("data", 20), ("models", 8)]
+    ("name", "least"), [("slurm", 20), ("checkpoints", 10), ("data", 15), ("models", 8)]
 )
 def test_messages_of_the_manual_are_those_of_the_program(name: str, least: int) -> None:
     page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -20,7 +20,9 @@ from distributed.runners.ray_janitor import MARK
 
 HOLD = """
 import os, subprocess, sys, time
+from distributed.runners import ray_folder
 from distributed.runners.ray_folder import private_folder
+ray_folder._PLACES = (sys.argv[2],)
 with private_folder() as folder:
     environment = {**os.environ, sys.argv[1]: str(folder)}
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -37,9 +39,17 @@ def wait_for(condition: Callable[[], bool], *, timeout_s: float = 20) -> bool:
     return condition()
 
 
-def hold() -> tuple[subprocess.Popen[str], Path, psutil.Process]:
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where folders are made in place of /tmp: runs of other tests remove what is left there."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(ray_folder, "_PLACES", (folder,))
+        yield folder
+
+
+def hold(place: str) -> tuple[subprocess.Popen[str], Path, psutil.Process]:
     """A process that has a folder and a child in it."""
-    command = [sys.executable, "-c", HOLD, MARK]
+    command = [sys.executable, "-c", HOLD, MARK, place]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     folder, child = holder.stdout.readline().split()
@@ -66,15 +76,15 @@ def test_an_error_takes_it_along() -> None:
     assert not folder.exists()
 
 
-def test_a_run_that_is_killed_leaves_neither_folder_nor_process() -> None:
-    holder, folder, child = hold()
+def test_a_run_that_is_killed_leaves_neither_folder_nor_process(place: str) -> None:
+    holder, folder, child = hold(place)
     end(holder)
     assert wait_for(lambda: not folder.exists())
     assert wait_for(lambda: not child.is_running())
 
 
-def test_what_is_left_where_the_janitor_is_killed_too_goes_with_the_next_run() -> None:
-    holder, folder, child = hold()
+def test_what_is_left_where_the_janitor_is_killed_too_goes_with_the_next_run(place: str) -> None:
+    holder, folder, child = hold(place)
     [janitor] = [p for p in psutil.Process(holder.pid).children() if str(folder) in p.cmdline()]
     janitor.kill()
     child.kill()
@@ -85,8 +95,8 @@ def test_what_is_left_where_the_janitor_is_killed_too_goes_with_the_next_run() -
         assert not folder.exists()
 
 
-def test_the_folder_of_a_living_run_is_left_alone() -> None:
-    holder, folder, _ = hold()
+def test_the_folder_of_a_living_run_is_left_alone(place: str) -> None:
+    holder, folder, _ = hold(place)
     try:
         with private_folder() as own:
             assert folder.exists()

@@ -18,7 +18,7 @@ _LEADS_NOWHERE = (errno.ELOOP, errno.ENOTDIR)
 
 
 def files_below(folder: Path, *, endings: tuple[str, ...]) -> Iterator[str]:
-    """Paths of files relative to a folder, with `/`, sorted folder by folder.
+    """Paths of files relative to a folder, with `/`: its own, sorted, then those of its folders.
 
     Hidden files and folders are left out, and whatever is no regular file, such as a pipe or a
     folder with the name of a picture's. Links are followed, but not into what they lie in.
@@ -71,11 +71,12 @@ def _walk(
     stat = os.stat(folder)  # noqa: PTH116  # a million paths are quicker as text
     if (here := (stat.st_dev, stat.st_ino)) in ancestors:
         return
-    for entry in _entries(folder):
-        if _is(entry.is_dir):
-            yield from _walk(entry.path, f"{below}{entry.name}/", endings, ancestors | {here})
-        elif entry.name.lower().endswith(endings) and _is(entry.is_file):
+    entries = _entries(folder)
+    for entry in entries:
+        if entry.name.lower().endswith(endings) and _is(entry.is_file):
             yield below + entry.name
+    for entry in (entry for entry in entries if _is(entry.is_dir)):
+        yield from _walk(entry.path, f"{below}{entry.name}/", endings, ancestors | {here})
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

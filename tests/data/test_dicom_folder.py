@@ -259,6 +259,12 @@ def test_records_are_series_by_folder_or_files(tmp_path: Path) -> None:
     assert len(by_file) == 10
 
 
+def test_a_folder_whose_name_lies_between_two_files_does_not_part_a_series(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1", CT_ZYX, series="1.1")
+    write_series(tmp_path / "p1" / "im001-derived", CT_ZYX[:2], series="1.2")
+    assert ids(folder(tmp_path, class_folders=False).scan()) == {"test": ["p1", "p1/im001-derived"]}
+
+
 def test_slices_of_a_series_are_records(tmp_path: Path) -> None:
     write_series(tmp_path / "p/s", CT_ZYX)
     source = folder(tmp_path, expand="slices")

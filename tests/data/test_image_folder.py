@@ -79,6 +79,17 @@ def test_ids_that_would_occur_twice(tmp_path):
     assert ids(found, "test") == ["test/cat/2"]
 
 
+def test_a_folder_whose_name_lies_between_two_files_does_not_part_them(tmp_path):
+    for place in ("cat/1.jpg", "cat/1.k/0.png", "cat/1.png"):
+        save(tmp_path / place)
+    found = source(tmp_path).scan()
+    assert ids(found, "test") == ["cat/1.jpg", "cat/1.png", "cat/1.k/0"]
+    paths = [row["path"] for row in found.splits["test"].read(0, 3)]
+    assert [str(tmp_path / path) for path in paths] == [
+        path for path, _ in Reference(tmp_path).imgs
+    ]
+
+
 def test_equal_to_torchvision_and_timm(tmp_path):
     modes = ["RGB", "L", "P", "RGB", "RGBA", "1"]
     for seed, mode in enumerate(modes):
@@ -180,7 +191,7 @@ def test_what_is_no_picture_file_is_left_out_and_nothing_waits(tmp_path):
     )
     thread.start()
     thread.join(20)
-    assert found == [["cat/a", "cat/folder.png/inside", "cat/linked"]]
+    assert found == [["cat/a", "cat/linked", "cat/folder.png/inside"]]
 
 
 @pytest.fixture

@@ -66,6 +66,16 @@ def content_digest(path: Path, *, blocks: int = _BLOCKS_OF_A_FILE) -> bytes:
         raise
 
 
+def file_version(path: Path | str) -> tuple[int, ...]:
+    """What tells whether a file is still the one that was opened: another one has another version.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = os.stat(path)  # noqa: PTH116  # where a path is text, it is asked for often
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def _digest(descriptor: int, blocks: int) -> bytes:
     size = os.fstat(descriptor).st_size
     digest = hashlib.sha256(str(size).encode())

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artifactgen.data.base import MAX_ID_LENGTH, Catalog
+from artifactgen.data.content import file_version
 from artifactgen.data.ids import repeated
 from artifactgen.data.texts import TEXT, decoded, encoded, hashes_of
 from artifactgen.errors import DataError
@@ -83,7 +84,9 @@ class Listing:
             start += length
 
     def _block(self, index: int) -> Any:
-        return _block_of_file(self.path, index) if self.path else _block_of(self, index)
+        if self.path is None:
+            return _block_of(self, index)
+        return _block_of_file(self.path, file_version(self.path), index)
 
 
 def _rows_of(block: Any) -> list[dict[str, Any]]:
@@ -91,7 +94,8 @@ def _rows_of(block: Any) -> list[dict[str, Any]]:
 
 
 @lru_cache(_BLOCKS_IN_MEMORY)
-def _block_of_file(path: str, index: int) -> Any:
+def _block_of_file(path: str, version: tuple[int, ...], index: int) -> Any:
+    del version  # a later run of this process may write another listing to the same place
     with pa.memory_map(path) as file:
         return pa.ipc.open_file(file).get_batch(index)
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from artifactgen.data.content import file_version
 from artifactgen.data.dicom import HEAD_BYTES, is_dicom
 from artifactgen.data.dicom_series import DicomVolume, open_dicom
 from artifactgen.data.nifti_volume import NiftiVolume, open_nifti
@@ -91,11 +92,12 @@ def open_volume(
         return as_volume(map_npy(path, read_npy_header(path)))
     if not keep or header_only:
         return open_nifti(path, max_pixels=max_pixels, header_only=header_only)
-    now = path.stat()
+    version = file_version(path)
     with _turn:  # else every thread would unpack the same file
-        return _kept(path, now.st_mtime_ns, now.st_size, max_pixels)
+        return _kept(path, version, max_pixels)
 
 
 @lru_cache(_KEPT_VOLUMES)
-def _kept(path: Path, modified_ns: int, size: int, max_pixels: int) -> NiftiVolume:
+def _kept(path: Path, version: tuple[int, ...], max_pixels: int) -> NiftiVolume:
+    del version  # it only tells files of one name apart
     return open_nifti(path, max_pixels=max_pixels)

@@ -73,6 +73,15 @@ def test_a_kept_one_travels_as_a_path(tmp_path):
             assert list(pool.map(_read, [kept, listing])) == [_read(listing)] * 2
 
 
+def test_a_listing_that_takes_the_place_of_another_is_read_anew(tmp_path):
+    for ids in (["a", "b"], ["c", "d"]):
+        listing, _ = listing_of(ids)
+        new = tmp_path / "new"
+        new.write_bytes(listing.content)
+        kept = listing.kept_at(new.replace(tmp_path / "a.arrow"))
+        assert kept.record_ids(0, 2) == ids
+
+
 def test_the_same_records_have_the_same_digest(tmp_path):
     ids = [f"r{row}" for row in range(BLOCK_ROWS + 9)]
     listing, _ = listing_of(ids)

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from artifactgen.data.base import is_of_the_file
+from artifactgen.data.content import file_version
 from artifactgen.errors import DataError
 from artifactgen.filetypes import describe_file
 
@@ -101,8 +102,7 @@ def open_shared(path: str) -> h5py.File:
 
     A file that was replaced meanwhile is opened anew. A forked child opens its own.
     """
-    stat = Path(path).stat()
-    version = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    version = file_version(path)
     with system_errors(path):
         return _open_once(path, os.getpid(), version)
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifactgen.data.base import is_of_the_file
+from artifactgen.data.content import file_version
 from artifactgen.errors import DataError
 from artifactgen.filetypes import describe_file
 
@@ -77,13 +78,13 @@ def open_rows(path: str, group: int, columns: Sequence[str]) -> Rows:
     A file that was replaced meanwhile is opened anew. A forked child opens its own.
     """
     opened = _mapped if group == _ARROW else _window
-    rows: Rows = opened(path, group, tuple(columns), os.getpid(), _version(path))
+    rows: Rows = opened(path, group, tuple(columns), os.getpid(), file_version(path))
     return rows
 
 
 def read_column(path: str, group: int, column: str) -> Any:
     """One column of a row group, as `pyarrow.ChunkedArray`; for those that are small."""
-    return _column(path, group, column, os.getpid(), _version(path))
+    return _column(path, group, column, os.getpid(), file_version(path))
 
 
 def value_in(row: Mapping[str, Any], column: str) -> Any:
@@ -205,11 +206,6 @@ def _column(path: str, group: int, column: str, pid: int, version: tuple[int, ..
 
 def _top_level(columns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(column.split(".")[0] for column in columns))
-
-
-def _version(path: str) -> tuple[int, ...]:
-    stat = Path(path).stat()
-    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _is_parquet(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +59,7 @@ class ImageFolder(Pictures):
             splits=listings,
             classes=classes,
             channels=channels,
-            identity=hashlib.sha256(f"{classes}{digest_of(listings)}".encode()).hexdigest(),
+            identity=digest_of(listings, classes),
             content=files_digest(some),
             dtype=dtype,
         )

@@ -248,13 +248,24 @@ def even_places(total: int, most: int) -> Iterator[int]:
     return (((2 * i + 1) * total) // (2 * count) for i in range(count))
 
 
-def digest_of(listings: Mapping[str, Listing]) -> str:
-    """What distinguishes listings: the splits, and all that is in their rows; in hex."""
-    digest = hashlib.sha256()
+def digest_of(
+    listings: Mapping[str, Listing],
+    classes: tuple[str, ...] = (),
+    *,
+    columns: Sequence[str] | None = None,
+) -> str:
+    """What distinguishes listings: the splits, and what is in their rows; in hex.
+
+    Args:
+        listings: of all splits.
+        classes: names of the classes that labels are indices of.
+        columns: those that count; None = all.
+    """
+    digest = hashlib.sha256(repr(classes).encode())
     for split, listing in sorted(listings.items()):
-        digest.update(f"{split}\0{len(listing)}\0".encode())
+        digest.update(repr((split, len(listing))).encode())
         for block in listing.blocks():
-            for column in block.columns:
+            for column in (block if columns is None else block.select(columns)).columns:
                 for buffer in column.buffers():
                     digest.update(b"\0" if buffer is None else buffer)
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,7 @@ def catalog_of(
         splits=listings,
         classes=classes,
         channels=channels,
-        identity=hashlib.sha256(f"{classes}{digest_of(listings)}".encode()).hexdigest(),
+        identity=digest_of(listings, classes),
         content=files_digest(some[:: -(-len(some) // MOST_SAMPLED)]),
         dtype=dtype,
         frame_names=source.frame_names if channels == len(source.frame_names) else (),

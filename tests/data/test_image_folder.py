@@ -232,6 +232,10 @@ def test_names_that_are_no_utf8(tmp_path):
     catalog = scan_source(made)
     (record,) = read_range(made, catalog, "test", 0, 1)
     assert record.record_id == "b\udcff"
+    split = os.fsdecode(b"s\xff")
+    for place in ("train/a.png", f"{split}/{os.fsdecode(bytes([0xFE]))}/b.png"):
+        save(tmp_path / "splits" / place)
+    assert list(scan_source(source(tmp_path / "splits")).splits) == [split, "train"]
 
 
 @pytest.mark.parametrize(

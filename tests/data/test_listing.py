@@ -98,6 +98,11 @@ def test_the_same_records_have_the_same_digest(tmp_path):
         {"train": listing, "val": listing_of(["x"])[0]},
     ]
     assert len({digest, *map(digest_of, others)}) == len(others) + 1
+    moved = {"train": listing_of(ids, labels=[3] * len(ids))[0]}
+    of_ids = digest_of(moved, columns=["record_id"])
+    assert of_ids == digest_of({"train": listing}, columns=["record_id"])
+    assert of_ids not in (digest_of(moved, columns=["label"]), digest_of(moved))
+    assert digest_of(moved, ("a", "b")) not in (digest_of(moved), digest_of(moved, ("b", "a")))
 
 
 def test_ids_that_occur_twice_are_named():

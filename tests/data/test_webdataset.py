@@ -97,6 +97,16 @@ def test_the_place_of_the_shards_does_not_matter(tmp_path: Path) -> None:
     assert (first.identity, first.content) == (second.identity, second.content)
 
 
+def test_a_shard_with_a_mended_picture_holds_the_same_records(tmp_path: Path) -> None:
+    found = []
+    for picture in (b"broken", picture_file(0)):
+        samples = {"__key__": "a", "png": picture}, {"__key__": "b", "png": picture_file(1)}
+        found.append(source(path=str(write(tmp_path / "a.tar", *samples))).scan())
+    broken, mended = found
+    assert broken.identity == mended.identity
+    assert broken.content != mended.content
+
+
 def test_a_shard_that_comes_after_the_scan_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path / "b.tar", {"__key__": "b", "png": picture_file(1)})
     made = source(path=f"{tmp_path}/*.tar")

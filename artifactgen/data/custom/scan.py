@@ -71,7 +71,7 @@ def catalog_of(
         splits=splits,
         classes=classes,
         channels=first.image.shape[2] if first.image.ndim == 3 else 1,
-        identity=hashlib.sha256(f"{classes}{digest_of(splits)}".encode()).hexdigest(),
+        identity=digest_of(splits, classes),
         content=_content(seen),
         dtype=str(first.image.dtype),
         highest_label=highest,

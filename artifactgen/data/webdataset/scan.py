@@ -51,7 +51,6 @@ class _Record:
     key: str
     picture: Member | None = None
     label: str | int | None = None
-    label_from: str = ""
     extensions: tuple[str, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -76,8 +76,8 @@ class WebDataset(Pictures):
             splits=listings,
             classes=classes,
             channels=channels,
-            identity=hashlib.sha256(f"{classes}{digest_of(listings)}".encode()).hexdigest(),
-            content=files_digest([path for own in splits.values() for path in own.paths()]),
+            identity=digest_of(listings, classes, columns=(ID, SHARD, LABEL)),
+            content=_content(splits, listings),
             dtype=dtype,
             highest_label=highest,
         )
@@ -131,6 +131,13 @@ class WebDataset(Pictures):
             )
             return {split: Shards(root_of(self.path), own) for split, own in names.items()}
         return {split: Shards(root_of(own), _names(split, own)) for split, own in given.items()}
+
+
+def _content(splits: Mapping[str, Shards], listings: Mapping[str, Listing]) -> str:
+    """With where the pictures lie: a shard that is packed anew holds the same records."""
+    files = files_digest([path for own in splits.values() for path in own.paths()])
+    places = digest_of(listings, columns=(OFFSET, SIZE))
+    return hashlib.sha256(f"{files}{places}".encode()).hexdigest()
 
 
 def _names(option: str, pattern: str) -> list[str]:

@@ -21,7 +21,8 @@ from artifactgen.types import UNKNOWN_LABEL
 _MOST_SPLITS = 1000
 _ENDING = r"(\.nii)?\.[^./\\]*$"
 """Of a path: `.png`, `.nii.gz`."""
-_NUMBER = r"^-?[0-9]{1,9}$"
+_NUMBER = r"^-?[0-9]{1,9}(\.0*)?$"
+"""Of a label; pandas writes `1.0` where others of the column are missing."""
 _ALL = "test"
 """The split of records that name none."""
 
@@ -136,9 +137,11 @@ def _batches(table: Table, columns: Columns, facts: Facts) -> Iterator[tuple[str
         if columns.split not in batch.schema.names:
             yield _ALL, made
             continue
-        names = batch.column(columns.split).fill_null(_ALL)
-        for name in pc.unique(names).to_pylist():
-            yield facts.splits.get(name, name), made.filter(pc.equal(names, name))
+        written = batch.column(columns.split).fill_null(_ALL).dictionary_encode()
+        meant = [facts.splits.get(name, name) for name in written.dictionary.to_pylist()]
+        names = pa.array(meant, pa.string()).take(written.indices)
+        for name in dict.fromkeys(meant):
+            yield name, made.filter(pc.equal(names, name))
 
 
 def _listed(
@@ -211,7 +214,7 @@ def _numbers(found: list[str]) -> dict[str, int] | None:
     are_some = pc.match_substring_regex(pa.array(found, pa.string()), _NUMBER)
     if not pc.all(are_some).as_py() and found:
         return None
-    return {name: max(int(name), UNKNOWN_LABEL) for name in found}
+    return {name: max(int(name.partition(".")[0]), UNKNOWN_LABEL) for name in found}
 
 
 def _by_number(

@@ -115,6 +115,12 @@ def test_whole_numbers_are_labels_as_they_are(write: Write) -> None:
     assert labels(source) == {"0": 3, "1": -1, "2": -1, "3": 1}
 
 
+def test_whole_numbers_may_be_written_as_pandas_does_beside_missing_ones(write: Write) -> None:
+    source = write("path,label\n0.png,10.0\n1.png,\n2.png,-1.0\n3.png,2.0\n")
+    assert labels(source) == {"0": 10, "1": -1, "2": -1, "3": 2}
+    assert source.scan().highest_label == ("0", 10)
+
+
 def test_whole_numbers_count_classes_that_are_named(write: Write) -> None:
     source = write("path,label\n0.png,1\n1.png,0\n", classes=("healthy", "ill"))
     assert source.scan().classes == ("healthy", "ill")
@@ -233,6 +239,11 @@ def test_many_rows_keep_their_order_in_every_split(write: Write) -> None:
     catalog = source.scan()
     (record,) = source.read(catalog, "train", BLOCK_ROWS, BLOCK_ROWS + 1)
     assert record.record_id == found["train"][BLOCK_ROWS]
+
+
+def test_rows_of_a_split_of_several_names_keep_their_order(write: Write) -> None:
+    source = write("record_id,path,split\na,0.png,valid\nb,1.png,val\nc,2.png,\nd,3.png,valid\n")
+    assert ids(source.scan()) == {"test": ["c"], "val": ["a", "b", "d"]}
 
 
 def test_a_duplicate_far_away_is_found(write: Write) -> None:

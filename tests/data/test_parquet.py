@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import traceback
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -260,6 +261,13 @@ def test_a_damaged_page_fails_the_rest_of_its_row_group(tmp_path: Path) -> None:
     found = read_split(made, scan_source(made), "test")
     assert [row for row, item in enumerate(found) if isinstance(item, Failure)] == [4, 5, 6, 7]
     assert "CRC checksum verification failed" in found[4].reason  # type: ignore[union-attr]
+    rows = tables.open_rows(str(path), 1, ("image",))
+    depths = set()
+    for _ in range(9):
+        with pytest.raises(OSError, match="CRC") as caught:
+            rows.row(3)
+        depths.add(len(traceback.extract_tb(caught.value.__traceback__)))
+    assert len(depths) == 1  # an error that is raised for each row must not grow
 
 
 def test_a_large_row_group_does_not_stay_in_memory(

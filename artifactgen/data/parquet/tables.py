@@ -130,7 +130,7 @@ class _Window:
     def _decode_next(self) -> None:
         """Decode another piece; where that fails for good, the rest of the group fails alike."""
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)  # else each raise makes it longer
         try:
             if self._source is None:
                 self._source = _pieces(self._path, self._group, self._columns)

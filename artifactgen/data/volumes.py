@@ -71,6 +71,11 @@ class Volumes(Framed):
                 f"data.slice={self.slice}: a share of the way lies between 0 and 1; an index is a "
                 "whole number."
             )
+        if self.slice is not None and self.expand is not None:
+            raise ConfigError(
+                f"data.slice={self.slice} and data.expand={self.expand}: one slice of each volume "
+                "is a record, or every slice is. Leave out one of them."
+            )
         if self.frames is not None and not self.frames:
             raise ConfigError("data.frames=[]: name at least one, or null for the first.")
         if self.window is not None and not self.window[0] < self.window[1]:

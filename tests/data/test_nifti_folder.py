@@ -277,10 +277,11 @@ def test_a_singular_affine_has_no_anatomical_axes(tmp_path: Path) -> None:
     ("options", "reason"),
     [
         ({"slice": 1.5}, "between 0 and 1"),
+        ({"slice": 0, "expand": "slices"}, "Leave out one of them"),
         ({"frames": ()}, "name at least one"),
         ({"window": (5.0, 5.0)}, "first below the second"),
     ],
-    ids=["slice", "frames", "window"],
+    ids=["slice", "slice and expand", "frames", "window"],
 )
 def test_options_that_no_volume_fulfils_are_refused(
     tmp_path: Path, options: dict[str, Any], reason: str

@@ -205,6 +205,21 @@ def test_numbers_as_labels_have_the_highest_told(tmp_path: Path) -> None:
     assert catalog.highest_label == ("test_000001", 4)
 
 
+def test_texts_that_are_numbers_are_those_labels(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"image": images(3), "label": ["10", "2", None]})
+    made = source(tmp_path)
+    catalog = scan_source(made)
+    assert catalog.classes == tuple(map(str, range(11)))
+    found = read_split(made, catalog, "test")
+    assert [s.label for s in found if isinstance(s, Sample)] == [10, 2, -1]
+
+
+def test_a_text_that_is_too_high_for_a_label_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"image": images(1), "label": ["1000000"]})
+    with pytest.raises(DataError, match="label 1000000"):
+        source(tmp_path).scan()
+
+
 def test_pictures_beside_the_table(tmp_path: Path) -> None:
     (tmp_path / "data" / "images").mkdir(parents=True)
     for seed in range(2):

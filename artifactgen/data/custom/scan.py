@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from artifactgen.data.base import Catalog, decode_each
-from artifactgen.data.classes import class_names
+from artifactgen.data.classes import class_names, names_of_texts
 from artifactgen.data.custom.items import Item, label_of
 from artifactgen.data.custom.making import told_classes, told_values
 from artifactgen.data.listing import Listing, ListingWriter, digest_of, even_rows, repeated_ids
@@ -161,9 +161,9 @@ def _classes(
         for split, of in told.items()
         for row, label in enumerate(of.labels or ())
     ]
-    names = sorted({label for label, _ in labels if isinstance(label, str)})
+    names = names_of_texts(label for label, _ in labels if isinstance(label, str))
     if known or names:
-        return known or tuple(names), None
+        return known or names, None
     numbers = [(label, where) for label, where in labels if isinstance(label, int)]
     label, where = max(numbers, default=(UNKNOWN_LABEL, ""), key=lambda found: found[0])
     highest = (where, label) if label >= 0 else None

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artifactgen.data.base import MAX_CLASSES, MAX_ID_LENGTH
-from artifactgen.data.classes import class_names, given_names
+from artifactgen.data.classes import class_names, given_names, names_of_texts
 from artifactgen.data.ids import repeated
 from artifactgen.data.parquet.columns import Asked, Columns, describe, find_columns
 from artifactgen.data.parquet.files import Found
@@ -209,7 +209,7 @@ def _classes(
         )
     numbers = [(g.labels, g) for g in groups if isinstance(g.labels, int)]
     if not numbers:
-        return given or tuple(sorted(texts)), None
+        return given or names_of_texts(texts), None
     label, group = max(numbers, key=lambda of: of[0])
     return given, (_id_of(splits, group), label)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from artifactgen.data.base import Catalog
 from artifactgen.data.image import require_pixels
-from artifactgen.data.npy import kind_of_npy, read_npy_header, read_npy_picture
+from artifactgen.data.npy import NpyHeader, kind_of_npy, read_npy_header, read_npy_picture
 from artifactgen.data.pictures import Pictures
 from artifactgen.data.volume_files import kind_of_file
 from artifactgen.data.volumes import Found, Volumes
@@ -39,22 +40,24 @@ class Files(Volumes, Pictures):
         self, found: Found, record_id: str, row: int, *, catalog: Catalog, label: int
     ) -> Sample:
         """A file as a sample; see `Volumes.sample_of`."""
-        if self._is_volume(found.paths[0]):
+        picture = self._picture_in(found.paths[0])
+        if picture is None:
             return super().sample_of(found, record_id, row, catalog=catalog, label=label)
-        again = partial(self._picture_of, found.paths[0])
-        return self.framed(again(), record_id, row, catalog=catalog, label=label, again=again)
+        return self.framed(picture(), record_id, row, catalog=catalog, label=label, again=picture)
 
     def count_slices(self, found: Found) -> int | None:
         """How many slices a volume has; None where the file is a picture."""
-        return super().count_slices(found) if self._is_volume(found.paths[0]) else None
+        return super().count_slices(found) if self._picture_in(found.paths[0]) is None else None
 
-    def _is_volume(self, path: Path) -> bool:
+    def _picture_in(self, path: Path) -> Callable[[], NDArray[Any]] | None:
+        """What reads the picture in a file; None where it is a volume."""
         kind = kind_of_file(path)
-        return kind != "picture" and not (kind == "npy" and read_npy_header(path).is_picture)
+        if kind == "picture":
+            return lambda: self.decode(path.read_bytes())
+        if kind == "npy" and (header := read_npy_header(path)).is_picture:
+            return partial(self._array, path, header)
+        return None
 
-    def _picture_of(self, path: Path) -> NDArray[Any]:
-        if kind_of_file(path) == "picture":
-            return self.decode(path.read_bytes())
-        header = read_npy_header(path)
+    def _array(self, path: Path, header: NpyHeader) -> NDArray[Any]:
         require_pixels(header.shape[:2], self.max_pixels)
         return read_npy_picture(path, header, mode=self.mode, window=self.window)

@@ -11,15 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from artifactgen.data.listing import Listing, ListingWriter, repeated_ids
+from artifactgen.data.listing import LABEL, Listing, ListingWriter, repeated_ids
 from artifactgen.data.splits import SPLITS
 from artifactgen.data.texts import TEXT
 from artifactgen.data.walking import folders_in
 from artifactgen.errors import DataError, did_you_mean
 from artifactgen.types import UNKNOWN_LABEL
 
-PATH, LABEL = "path", "label"
-"""Columns of the listings: where a record lies below the root, and its label."""
+PATH = "path"
+"""Column of the listings: where a record lies below the root."""
 
 
 @dataclass(frozen=True, slots=True)

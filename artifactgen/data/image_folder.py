@@ -11,7 +11,6 @@ from typing import Any
 from artifactgen.data.base import Catalog, decode_each
 from artifactgen.data.content import MOST_SAMPLED, files_digest
 from artifactgen.data.folders import (
-    LABEL,
     PATH,
     Found,
     Split,
@@ -20,7 +19,7 @@ from artifactgen.data.folders import (
     split_folders,
     with_ids,
 )
-from artifactgen.data.listing import digest_of, evenly, listed_rows
+from artifactgen.data.listing import LABEL, digest_of, evenly, listed_rows
 from artifactgen.data.pictures import ENDINGS, Pictures
 from artifactgen.data.walking import files_below
 from artifactgen.types import Failure, Sample

@@ -30,7 +30,8 @@ from artifactgen.errors import DataError
 BLOCK_ROWS = 1 << 14
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 _BLOCKS_IN_MEMORY = 16
-ID = "record_id"
+ID, LABEL = "record_id", "label"
+"""Columns: of the id, which each listing has, and of the label, which those have that know it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from artifactgen.data.base import MAX_CLASSES
 from artifactgen.data.expanding import SLICE
-from artifactgen.data.folders import LABEL, PATH
-from artifactgen.data.listing import ID, Listing, ListingWriter, repeated_ids
+from artifactgen.data.folders import PATH
+from artifactgen.data.listing import ID, LABEL, Listing, ListingWriter, repeated_ids
 from artifactgen.data.splits import SPLITS
 from artifactgen.data.tables import Table
 from artifactgen.data.texts import TEXT

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from artifactgen.data.base import MAX_CLASSES
 from artifactgen.data.classes import class_names
-from artifactgen.data.listing import Listing, ListingWriter, repeated_ids
+from artifactgen.data.listing import LABEL, Listing, ListingWriter, repeated_ids
 from artifactgen.data.pictures import ENDINGS
 from artifactgen.data.texts import TEXT, encoded
 from artifactgen.data.webdataset.labels import read_label
@@ -24,7 +24,7 @@ from artifactgen.errors import DataError
 from artifactgen.filetypes import describe_file
 from artifactgen.types import UNKNOWN_LABEL
 
-SHARD, OFFSET, SIZE, LABEL = "shard", "offset", "size", "label"
+SHARD, OFFSET, SIZE = "shard", "offset", "size"
 ABSENT = -1
 """Size of the picture of a record that has none."""
 _COLUMNS = {SHARD: TEXT, OFFSET: pa.int64(), SIZE: pa.int64(), LABEL: pa.int32()}

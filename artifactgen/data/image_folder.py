@@ -19,8 +19,9 @@ from artifactgen.data.folders import (
     split_folders,
     with_ids,
 )
-from artifactgen.data.listing import LABEL, digest_of, evenly, listed_rows
+from artifactgen.data.listing import LABEL, digest_of, listed_rows
 from artifactgen.data.pictures import ENDINGS, Pictures
+from artifactgen.data.sampling import evenly
 from artifactgen.data.walking import files_below
 from artifactgen.types import Failure, Sample
 

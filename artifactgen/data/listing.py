@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from array import array
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -226,27 +225,6 @@ def listed_rows(
     listing = catalog.splits[split]
     assert isinstance(listing, Listing)
     return [(row[ID], row) for row in listing.read(start, stop)]
-
-
-def evenly(listings: Mapping[str, Listing], most: int) -> list[dict[str, Any]]:
-    """At most so many rows, evenly spaced over all listings, those of each in their order."""
-    places = even_rows(listings, most)
-    return [found for name, row in places for found in listings[name].read(row, row + 1)]
-
-
-def even_rows(splits: Mapping[str, Sized], most: int) -> Iterator[tuple[str, int]]:
-    """Splits and rows of at most so many records, evenly spaced over all splits, in order."""
-    wanted, first = deque(even_places(sum(map(len, splits.values())), most)), 0
-    for name, index in splits.items():
-        while wanted and wanted[0] < first + len(index):
-            yield name, wanted.popleft() - first
-        first += len(index)
-
-
-def even_places(total: int, most: int) -> Iterator[int]:
-    """At most so many of the numbers below `total`, evenly spaced."""
-    count = min(most, total)
-    return (((2 * i + 1) * total) // (2 * count) for i in range(count))
 
 
 def digest_of(

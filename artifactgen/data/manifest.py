@@ -10,8 +10,8 @@ from typing import Any
 from artifactgen.data.base import Catalog
 from artifactgen.data.files import Files
 from artifactgen.data.folders import PATH
-from artifactgen.data.listing import evenly
 from artifactgen.data.manifest_rows import Columns, list_table, read_facts
+from artifactgen.data.sampling import evenly
 from artifactgen.data.tables import Table, open_table
 from artifactgen.data.volume_listing import catalog_of, listed_files, read_listed
 from artifactgen.errors import ConfigError, DataError

@@ -10,7 +10,8 @@ from typing import Any
 from artifactgen.data.base import Catalog, decode_each
 from artifactgen.data.content import MOST_SAMPLED, files_digest
 from artifactgen.data.expanding import SLICE, expand_listings
-from artifactgen.data.listing import LABEL, Listing, digest_of, evenly, listed_rows
+from artifactgen.data.listing import LABEL, Listing, digest_of, listed_rows
+from artifactgen.data.sampling import evenly
 from artifactgen.data.volumes import Found, Volumes
 from artifactgen.types import Failure, Sample
 

@@ -17,9 +17,9 @@ from artifactgen.data.listing import (
     Listing,
     ListingWriter,
     digest_of,
-    evenly,
     repeated_ids,
 )
+from artifactgen.data.sampling import evenly
 from artifactgen.errors import DataError
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=20)

@@ -14,14 +14,8 @@ from artifactgen.data.base import Catalog, decode_each
 from artifactgen.data.classes import class_names, names_of_texts
 from artifactgen.data.custom.items import Item, label_of
 from artifactgen.data.custom.making import told_classes, told_values
-from artifactgen.data.listing import (
-    LABEL,
-    Listing,
-    ListingWriter,
-    digest_of,
-    even_rows,
-    repeated_ids,
-)
+from artifactgen.data.listing import LABEL, Listing, ListingWriter, digest_of, repeated_ids
+from artifactgen.data.sampling import even_rows
 from artifactgen.errors import DataError
 from artifactgen.types import UNKNOWN_LABEL, Failure
 

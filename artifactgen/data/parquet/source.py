@@ -10,7 +10,6 @@ from typing import Any
 
 from artifactgen.data.base import Catalog, decode_each, is_of_the_file
 from artifactgen.data.content import MOST_SAMPLED, files_digest
-from artifactgen.data.listing import even_places, even_rows
 from artifactgen.data.parquet.columns import Asked
 from artifactgen.data.parquet.files import find_tables
 from artifactgen.data.parquet.index import Piece, TableIndex
@@ -18,6 +17,7 @@ from artifactgen.data.parquet.picture import file_of, picture_of
 from artifactgen.data.parquet.scan import scan_tables
 from artifactgen.data.parquet.tables import Rows, open_rows, value_in
 from artifactgen.data.pictures import Pictures, first_kind
+from artifactgen.data.sampling import even_places, even_rows
 from artifactgen.errors import RecordError
 from artifactgen.types import UNKNOWN_LABEL, Failure, Sample
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from artifactgen.data.base import Catalog, decode_each
 from artifactgen.data.content import files_digest
-from artifactgen.data.listing import ID, LABEL, Listing, digest_of, evenly, listed_rows
+from artifactgen.data.listing import ID, LABEL, Listing, digest_of, listed_rows
 from artifactgen.data.pictures import Pictures, first_kind
+from artifactgen.data.sampling import evenly
 from artifactgen.data.splits import group_by_split
 from artifactgen.data.walking import files_matching, root_of
 from artifactgen.data.webdataset.braces import expand_braces

@@ -74,16 +74,16 @@ def check(case: Case) -> Outcome:
     places = _in_place(case, subject, x_BCHW[0])
     if case.calibrated:
         calibrate(model, case.size)
-    embedding = _compute(subject, Embedding().bind(subject), x_BCHW)["embeddings"]
-    cam = _calibrated(subject, GradCAM(target_classes=list(case.classes)), x_BCHW)
-    ours = scale_cam(_compute(subject, cam, x_BCHW)["gradcam"].numpy(), case.size)
+    embedding = compute(subject, Embedding().bind(subject), x_BCHW)["embeddings"]
+    cam = calibrated(subject, GradCAM(target_classes=list(case.classes)), x_BCHW)
+    ours = scale_cam(compute(subject, cam, x_BCHW)["gradcam"].numpy(), case.size)
     theirs = reference.pytorch_grad_cam(model, cam.layer, x_BCHW, case.classes, reshape=case.layout)
     attention = _attention(case, subject, x_BCHW)
     return Outcome(
-        embedding=_deviation(embedding.numpy(), reference.timm_embedding(model, x_BCHW)),
+        embedding=deviation(embedding.numpy(), reference.timm_embedding(model, x_BCHW)),
         layer=cam.layer,
         route=cam.resolved()["route"],
-        gradcam=_deviation(ours, theirs),
+        gradcam=deviation(ours, theirs),
         empty=float((theirs.max((-2, -1)) == 0).mean()),
         attention=attention,
         in_place=places,
@@ -128,13 +128,14 @@ def in_place(maps_BChw: Tensor) -> float:
     return float((change_PP.argmax(1) == torch.arange(len(change_PP))).float().mean())
 
 
-def _deviation(found: Any, expected: Any) -> float:
+def deviation(found: Any, expected: Any) -> float:
+    """The largest absolute one."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape, (found.shape, expected.shape)
     return float(np.abs(found - expected).max())
 
 
-def _calibrated(subject: Subject, artifact: Artifact, x_BCHW: Tensor) -> Any:
+def calibrated(subject: Subject, artifact: Artifact, x_BCHW: Tensor) -> Any:
     """Calibrated by the images, and bound anew, as every worker gets it."""
     bound = artifact.bind(subject)
     taps = bound.calibration_taps
@@ -142,7 +143,8 @@ def _calibrated(subject: Subject, artifact: Artifact, x_BCHW: Tensor) -> Any:
     return bound.calibrate(forward_pass).options.bind(subject)
 
 
-def _compute(subject: Subject, bound: BoundArtifact, x_BCHW: Tensor) -> dict[str, Tensor]:
+def compute(subject: Subject, bound: BoundArtifact, x_BCHW: Tensor) -> dict[str, Tensor]:
+    """What a kind gives of a batch."""
     forward_pass = forward(subject.network, x_BCHW, taps=bound.taps, classify=True)
     return {name: tensor.detach() for name, tensor in bound.compute(forward_pass).items()}
 
@@ -174,7 +176,7 @@ def _attention(case: Case, subject: Subject, x_BCHW: Tensor) -> dict[int, float]
     for index, shown in case.attention.items():
         bound = AttentionMaps(layers=(index,)).bind(subject)
         assert [site.path for site in bound.sites] == [shown.layer]
-        ours = _compute(subject, bound, x_BCHW)["attention"][:, 0]
+        ours = compute(subject, bound, x_BCHW)["attention"][:, 0]
         (weights,) = seen[shown.layer]
-        deviations[index] = _deviation(ours, shown.expected(weights, len(x_BCHW)))
+        deviations[index] = deviation(ours, shown.expected(weights, len(x_BCHW)))
     return deviations

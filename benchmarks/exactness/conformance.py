@@ -12,26 +12,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
-from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
 from benchmarks.exactness.cases import Case, cases
 from benchmarks.exactness.checks import Outcome, check
+from benchmarks.exactness.page import PAGE, versions, write_section
 from benchmarks.exactness.unfused import Shown
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-_VERSIONS = ("torch", "timm", "grad-cam")
+HEADING = "Architectures of timm"
 _QUERIES = {"class": "class token", "pool": "pooling query", "patches": "mean over patches"}
 
 
 def main() -> None:
-    """Run every architecture and write the page."""
+    """Run every architecture and write its section of the page."""
     torch.set_num_threads(1)
     started = time.monotonic()
     rows = [(case, _timed(case)) for case in cases()]
-    PAGE.write_text("\n".join(_page(rows, time.monotonic() - started)) + "\n")
+    write_section(HEADING, _section(rows, time.monotonic() - started))
     print(f"{PAGE}: {len(rows)} models")
     if missed := [case.family for case, outcome in rows if not outcome.meets(case)]:
         raise SystemExit(f"Not as expected: {', '.join(missed)}")
@@ -44,14 +42,12 @@ def _timed(case: Case) -> Outcome:
     return outcome
 
 
-def _page(rows: list[tuple[Case, Outcome]], seconds: float) -> Iterator[str]:
-    versions = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
-    yield "# Models"
-    yield ""
+def _section(rows: list[tuple[Case, Outcome]], seconds: float) -> Iterator[str]:
+    of = versions("torch", "timm", "grad-cam")
     yield from _INTRODUCTION.strip().splitlines()
     yield ""
     yield (
-        f"`python -m benchmarks.exactness.conformance`, {date.today()}, {versions}, float32, "
+        f"`python -m benchmarks.exactness.conformance`, {date.today()}, {of}, float32, "
         f"one thread, {seconds / 60:.0f} minutes. {_summary(rows)}"
     )
     yield ""
@@ -87,11 +83,12 @@ def _cells(case: Case, outcome: Outcome) -> Iterator[str]:
         yield f"none: {outcome.attention}"
         yield ""
     else:
-        yield "; ".join(_describe(shown) for shown in case.attention.values())
+        yield "; ".join(describe(shown) for shown in case.attention.values())
         yield f"{max(outcome.attention.values()):.0e}"
 
 
-def _describe(shown: Shown) -> str:
+def describe(shown: Shown) -> str:
+    """What a picture of attention shows, as a cell."""
     height, width = shown.grid
     text = f"`{shown.layer}`: {shown.heads} heads, {height} × {width}, "
     text += _QUERIES[shown.query]

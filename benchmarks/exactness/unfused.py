@@ -48,9 +48,12 @@ def _without_fusion(model: nn.Module) -> Iterator[None]:
     fused = [m for m in model.modules() if getattr(m, "fused_attn", False) is True]
     for module in fused:
         module.fused_attn = False  # type: ignore[assignment]
+    is_fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # of `nn.MultiheadAttention`
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(is_fast)
         for module in fused:
             module.fused_attn = True  # type: ignore[assignment]
 

@@ -31,7 +31,7 @@ from benchmarks.exactness.checks import calibrated, compute, deviation
 from benchmarks.exactness.conformance import describe
 from benchmarks.exactness.family_cases import CASES, Case
 from benchmarks.exactness.page import PAGE, versions, write_section
-from benchmarks.exactness.trained import CLASSES, SIDE, Trained
+from benchmarks.exactness.trained import CLASSES, Trained
 from benchmarks.exactness.unfused import unfused_weights
 
 HEADING = "The other families"
@@ -69,13 +69,15 @@ def main() -> None:
 
 def check(case: Case) -> Row:
     """Load a model as the program does, and compare it with the user's own."""
+    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         trained = case.make(Path(folder))
         subject = _loaded(trained)
-    x_BCHW = reference.random_images(BATCH, size=(SIDE, SIDE), seed=1)
+    size = subject.image_size
+    x_BCHW = reference.random_images(BATCH, size=size, seed=1)
     embedding = compute(subject, Embedding().bind(subject), x_BCHW)["embeddings"]
     cam = calibrated(subject, GradCAM(), x_BCHW)
-    ours = scale_cam(compute(subject, cam, x_BCHW)["gradcam"].numpy(), (SIDE, SIDE))
+    ours = scale_cam(compute(subject, cam, x_BCHW)["gradcam"].numpy(), size)
     theirs = reference.pytorch_grad_cam(
         trained.model, f"model.{cam.layer}", x_BCHW, range(CLASSES), reshape=case.layout
     )
@@ -98,7 +100,8 @@ def _loaded(trained: Trained) -> Subject:
     stated = read_stated(checkpoint, trained.family)
     loaded = load_model(trained.family, checkpoint, stated=stated)
     classes = tuple(map(str, range(CLASSES)))
-    return Subject(loaded.network, (SIDE, SIDE), classes, has_head=loaded.has_head)
+    size = loaded.network.family.input_size()
+    return Subject(loaded.network, size, classes, has_head=loaded.has_head)
 
 
 def _attention(

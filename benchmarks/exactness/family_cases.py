@@ -67,7 +67,9 @@ CASES = (
     ),
     Case(
         title="ConvNeXt",
-        make=huggingface("convnext", depths=[1, 1], hidden_sizes=[12, 24], num_stages=2),
+        make=huggingface(
+            "convnext", image_size=SIDE, depths=[1, 1], hidden_sizes=[12, 24], num_stages=2
+        ),
         layout=Layout(order="NCHW", grid=(8, 8)),
     ),
     Case(
@@ -84,8 +86,8 @@ CASES = (
     ),
     Case(
         title="`resnet18`",
-        make=torchvision("resnet18", "fc"),
-        layout=Layout(order="NCHW", grid=(2, 2)),
+        make=torchvision("resnet18", "fc", side=128),
+        layout=Layout(order="NCHW", grid=(4, 4)),
     ),
     Case(
         title="`vit_b_16`",

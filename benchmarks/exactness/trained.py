@@ -142,12 +142,12 @@ def compared(kind: str, **options: Any) -> Make:
     return make
 
 
-def torchvision(name: str, classifier: str, **options: Any) -> Make:
+def torchvision(name: str, classifier: str, *, side: int = SIDE, **options: Any) -> Make:
     """A model of torchvision, by its `state_dict`."""
 
     def make(folder: Path) -> Trained:
         model = roughen(models.get_model(name, num_classes=CLASSES, **options))
-        family = Torchvision(backbone=name, image_size=(SIDE, SIDE))
+        family = Torchvision(backbone=name, image_size=(side, side))
         return _trained(model, classifier, family, _saved(model.state_dict(), folder))
 
     return make

@@ -30,7 +30,7 @@ EXAMPLES = re.findall(r"^`(\S+)`\n```\w+\n(.*?)^```", PAGE.read_text("utf-8"), r
 FOLDER = """\
 # @package _global_
 defaults:
-  - override /model: any_module
+  - override /model: small
   - override /data: my_folder
   - _self_
 data:
@@ -84,11 +84,13 @@ def test_a_source_and_a_model_family_of_ones_own(
     project: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(project.root)
-    from my_model import SmallNet  # type: ignore[import-not-found]
+    from my_model import NAMES_OF_2023, SmallNet  # type: ignore[import-not-found]
 
     torch.manual_seed(0)
-    network = SmallNet(len(CLASSES)).eval()
-    torch.save({"state_dict": network.state_dict()}, project.root / "small.ckpt")
+    network = SmallNet(3, 16, len(CLASSES)).eval()
+    own = network.state_dict()
+    weights = {old: own[new] for old, new in NAMES_OF_2023.items()}
+    torch.save({"state_dict": weights}, project.root / "small.ckpt")
     images = np.random.default_rng(0).integers(0, 256, (6, 64, 64), dtype=np.uint8)
     (project.root / "pictures").mkdir()
     for index, image in enumerate(images):
@@ -97,17 +99,18 @@ def test_a_source_and_a_model_family_of_ones_own(
     outcome = project.run(
         "experiment=embeddings/folder",
         "ckpt_path=small.ckpt",
-        *("save_maps=true", "max_failures=0.5", "data.mean=[0.5]", "data.std=[0.5]"),
-        "precision=32-true",
+        *("save_maps=true", "max_failures=0.5", "precision=32-true"),
     )
     assert outcome.exit_code == 0, outcome.text
     assert "Checkpoint: small.ckpt, 100 % of the encoder (4 of 4 tensors)" in outcome.text
+    assert "Pictures: bilinear, 64 × 64 pixels (crop_mode squash, crop_pct 1)" in outcome.text
     assert "attention SKIPPED: SmallNet computes no attention" in outcome.text
     output = project.root / "artifacts" / "folder"
+    assert '"naming": "names of 2023"' in (output / "run.json").read_text("utf-8")
     found = load_embeddings(output / "embeddings/test_embeddings.pt")
     good = [0, 1, 2, 4, 5]
     assert found.record_ids == [f"p{index}" for index in good]
-    x_BCHW = (torch.from_numpy(images[good])[:, None].expand(-1, 3, -1, -1) / 255 - 0.5) / 0.5
+    x_BCHW = (torch.from_numpy(images[good])[:, None].expand(-1, 3, -1, -1) / 255 - 0.5) / 0.25
     with torch.no_grad():
         expected = network.body(network.stem(x_BCHW)).mean((2, 3))
     torch.testing.assert_close(found.embeddings, expected, rtol=0, atol=1e-5)
@@ -164,4 +167,4 @@ def test_help_shows_what_is_ones_own(
     text = capsys.readouterr().out
     assert "model=timm: Any timm architecture." in text
     assert re.search(r"edges\.layer: stem +# module path of the layer", text)
-    assert "model.classifier: classifier" in text
+    assert "model.width: 16" in text

@@ -49,7 +49,19 @@ def _find_class(target: str, section: str) -> Any:
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{section}._target_={target}: cannot be imported ({error}).") from error
+        raise ConfigError(
+            f"{section}._target_={target}: cannot be imported ({error}).{_missing(error, target)}"
+        ) from error
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise ConfigError(f"{section}._target_={target}: is not a dataclass of options.")
     return cls
+
+
+def _missing(error: Exception, target: str) -> str:
+    """What to install where a class needs a package that is not there."""
+    name = (
+        error.name.partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name
+        else ""
+    )
+    return f" Install what it needs: pip install {name}." if name and name not in target else ""

@@ -98,8 +98,7 @@ def library() -> Any:
         import pydicom.pixels.processing
     except ImportError as error:
         raise ConfigError(
-            "DICOM files are read by pydicom, which is not installed: "
-            "pip install 'artifactgen[dicom]'"
+            "DICOM files are read by pydicom, which is not installed: pip install pydicom"
         ) from error
     # Its warnings and its log quote values out of files, which may be the patient's.
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

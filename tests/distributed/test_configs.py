@@ -212,5 +212,6 @@ def test_the_sections_that_name_a_class_are_known() -> None:
 def test_data_and_model_on_the_command_line_win_over_the_experiment() -> None:
     config = composed("experiment=embeddings/default", "data=phantom", "model=timm")
     assert config["data"]["_target_"].endswith("Phantom")
-    assert config["model"]["backbone"] == "vit_base_patch16", "the experiment's own"
+    assert config["model"]["_target_"].endswith("Timm")
+    assert config["model"]["backbone"] is None, "not that of the experiment's own choice"
     assert HydraConfig.get().runtime.choices["model"] == "timm"

@@ -39,7 +39,8 @@ class Module(HookedFamily):
     """Dotted name of a class of `nn.Module`, or of a function that makes one."""
     kwargs: Mapping[str, Any] | None = None
     """Its arguments; a mapping with `_target_` is made into an object first. None = those of the
-    checkpoint's `hyper_parameters`, where it is one of Lightning, else none."""
+    checkpoint's `hyper_parameters`, where it is one of Lightning and they name nothing to call,
+    else none."""
     classifier: str | None = None
     """Module path of the classifier; None = the linear layer that gives the logits."""
 
@@ -59,14 +60,33 @@ class Module(HookedFamily):
         return self.image_size or _told_size(self._make()) or self._unknown_size()
 
     def claims(self, stated: Stated) -> tuple[Claim, ...]:
-        """Also the arguments that Lightning's `save_hyperparameters` has kept."""
+        """Also the arguments that Lightning's `save_hyperparameters` has kept.
+
+        None of them where one names a class to make: that would run what the checkpoint chooses.
+        """
         said = {
             name: said.value
             for name, said in stated.options.items()
             if said.where == f"{_HYPER_PARAMETERS}.{name}" and self._takes(name)
         }
-        of_class = (Claim("kwargs", said, _HYPER_PARAMETERS),) if said else ()
+        plain = said and not any(_targets(said))
+        of_class = (Claim("kwargs", said, _HYPER_PARAMETERS),) if plain else ()
         return (*of_class, *HookedFamily.claims(self, stated))
+
+    def lacks(self, checkpoint: Checkpoint) -> str:
+        """Arguments that the checkpoint has, if making them would run what it chooses."""
+        said = checkpoint.meta.get(_HYPER_PARAMETERS)
+        if self.kwargs is not None or not isinstance(said, Mapping):
+            return ""
+        named = {name: value for name, value in said.items() if self._takes(name)}
+        if not (targets := sorted(set(_targets(named)))):
+            return ""
+        return (
+            f"its hyper_parameters name what to call ({', '.join(targets)}), which a checkpoint "
+            "alone does not decide, and nothing of it was run.\n"
+            f"Set model.kwargs ({', '.join(named)}) to what it was trained with, each _target_ in "
+            "it one that you trust."
+        )
 
     def hint(self, audit: LoadAudit, checkpoint: Checkpoint, network: Network) -> str:
         """How the network is made, as that decides its weights."""
@@ -157,6 +177,15 @@ def _made(value: Any) -> Any:
         inner = {key: _made(item) for key, item in value.items() if key != "_target_"}
         return find(value["_target_"])(**inner) if "_target_" in value else inner
     return [_made(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _targets(value: Any) -> Iterator[str]:
+    """What `_made` would call to make a value."""
+    if isinstance(value, Mapping):
+        yield from [str(value["_target_"])] if "_target_" in value else []
+        value = list(value.values())
+    for item in value if isinstance(value, list | tuple) else ():
+        yield from _targets(item)
 
 
 def _told_size(module: nn.Module) -> tuple[int, int] | None:

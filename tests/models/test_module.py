@@ -23,13 +23,16 @@ from helpers.exactness import (
 from torch.nn.functional import scaled_dot_product_attention
 
 from artifactgen.artifacts.cam.gradcam import GradCAM
-from artifactgen.errors import ConfigError
+from artifactgen.errors import CheckpointError, ConfigError
 from artifactgen.introspect.attention import Interceptor
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.file import identify
 from artifactgen.models.hooked import HookedNetwork
 from artifactgen.models.loading import load_model
 from artifactgen.models.module import Module
+from artifactgen.models.stated import read_stated
+
+WRAPPED = {"net": {"_target_": "helpers.networks.Tokens", "classes": 4, "depth": 1}}
 
 
 def build(name: str, **options: Any) -> HookedNetwork:
@@ -134,10 +137,24 @@ def test_the_size_of_images_is_asked_for_where_the_network_does_not_say_it() -> 
 
 
 def test_an_argument_may_be_an_object_of_its_own() -> None:
-    net = {"_target_": "helpers.networks.Tokens", "classes": 4, "depth": 1}
-    network = build("Wrapped", kwargs={"net": net}, image_size=(64, 64))
+    network = build("Wrapped", kwargs=WRAPPED, image_size=(64, 64))
     assert network.classifiers == ("net.decision",)
     assert require_same_cam(network, tokens((4, 4), 3)).layer == "net.stack.0.before"
+
+
+def test_what_hyper_parameters_name_is_not_called(tmp_path: Path) -> None:
+    """The checkpoint holds plain values alone: `weights_only` lets them pass."""
+    trace, file = tmp_path / "ran", tmp_path / "hostile.ckpt"
+    hostile = {"_target_": "subprocess.getoutput", "cmd": f"touch {trace}"}
+    weights = build("Wrapped", kwargs=WRAPPED, image_size=(64, 64)).module.state_dict()
+    torch.save({"state_dict": weights, "hyper_parameters": {"net": [{"deep": hostile}]}}, file)
+    checkpoint = read_checkpoint(identify(file))
+    family = Module(target="helpers.networks.Wrapped", image_size=(64, 64))
+    with pytest.raises(CheckpointError, match=r"(?s)subprocess\.getoutput.*model\.kwargs \(net"):
+        load_model(family, checkpoint, stated=read_stated(checkpoint, family))
+    assert not trace.exists()
+    told = dataclasses.replace(family, kwargs=WRAPPED)
+    assert load_model(told, checkpoint, stated=read_stated(checkpoint, told)).audit.fits
 
 
 def test_a_network_without_a_classifier_gives_embeddings() -> None:

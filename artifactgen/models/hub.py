@@ -19,11 +19,16 @@ from artifactgen.models.folder import weights_in
 from artifactgen.types import CropMode, Framing, Interpolation
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+WITH_TEXT = "processor_config.json"
+"""Since version 5, what a processor of images and texts is saved as; where both are, it counts."""
 _FILTERS: Mapping[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of them, which configurations keep."""
 _WARPED_FROM = 384
 """Pixels from which ConvNeXt's processor cuts nothing off."""
-_CONVNEXT_PCT = 224 / 256
+_USUAL_PCT = 224 / 256
+"""Of ConvNeXt's processor where it says nothing else, and of LeViT's."""
+_OTHERWISE = ("Donut", "ImageGPT", "PPLCNet", "Perceiver", "Siglip2", "TextNet")
+"""Those that do more than to resize, crop and normalise."""
 
 
 def folder_of(path: str) -> Path:
@@ -119,10 +124,19 @@ class Processor:
         mean, std = (_numbers(self.values.get(name)) for name in ("image_mean", "image_std"))
         if mean is None or std is None:
             return None
-        # Pixels may be scaled to another range than [0, 1] first.
-        white = 255 * float(self.values.get("rescale_factor", 1 / 255))
-        white = 1.0 if math.isclose(white, 1) or not white else white
+        if self.values.get("rescale_offset"):
+            mean = tuple(v + 1 for v in mean)
+        if self.values.get("include_top"):  # EfficientNet's divides once more
+            std = tuple(v * v for v in std)
+        white = self._white()
         return tuple(v / white for v in mean), tuple(v / white for v in std)
+
+    def _white(self) -> float:
+        """What white pixels become before they are normalised: not 1 in every configuration."""
+        if self.values.get("do_rescale") is False:
+            return 255.0
+        white = 255 * float(self.values.get("rescale_factor") or 1 / 255)
+        return 1.0 if math.isclose(white, 1) else white
 
     def framing(self) -> Framing:
         """Resize and crop."""
@@ -131,7 +145,7 @@ class Processor:
         if size is None:
             return Framing(interpolation=how)
         if self._is_convnext():
-            pct = float(values.get("crop_pct") or _CONVNEXT_PCT)
+            pct = float(values.get("crop_pct") or _USUAL_PCT)
             if size[0] >= _WARPED_FROM:
                 return Framing(crop_mode="squash", interpolation=how)
             share = crop_pct_of(size[0], int(size[0] / pct))
@@ -140,8 +154,20 @@ class Processor:
         if not self._crops() or resized is None:
             return Framing(crop_mode="squash", interpolation=how)
         mode: CropMode = "squash" if self._warps() else "center"
-        share = crop_pct_of(size[0], resized[0])
+        is_levit = self._kind.startswith("Levit") and mode == "center"
+        share = crop_pct_of(size[0], int(resized[0] / _USUAL_PCT) if is_levit else resized[0])
         return Framing(share, mode, how, rounds_down=True)
+
+    def unknown(self) -> str:
+        """What of it is not done here; else empty."""
+        if self.values.get("do_flip_channel_order"):
+            return (
+                "do_flip_channel_order: the model takes BGR, and gets RGB here. If it was trained "
+                "on RGB, say false there; else set model=module, to a class that flips channels."
+            )
+        if self._kind.startswith(_OTHERWISE):
+            return f"images are not made ready here as {self._kind} does it."
+        return ""
 
     def _warps(self) -> bool:
         """Whether both sides are resized before the crop, rather than the shorter one."""
@@ -165,8 +191,17 @@ class Processor:
 
 
 def read_processor(folder: Path) -> Processor:
-    """What a folder says of how images are made ready; may be nothing."""
-    return Processor(read_json(folder / PROCESSOR))
+    """What a folder says of how images are made ready; may be nothing.
+
+    Raises:
+        ConfigError: what cannot be done here.
+    """
+    nested = read_json(folder / WITH_TEXT).get("image_processor")
+    file = folder / (WITH_TEXT if isinstance(nested, Mapping) else PROCESSOR)
+    processor = Processor(nested if isinstance(nested, Mapping) else read_json(file))
+    if reason := processor.unknown():
+        raise ConfigError(f"{file}: {reason}")
+    return processor
 
 
 def _pair(value: Any) -> tuple[int, int] | None:

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
-from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, AutoModel
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModel,
+)
 
 from artifactgen.errors import ConfigError
 from artifactgen.models.base import Family, Network, per_channel
@@ -156,17 +161,27 @@ class HuggingFace(HookedFamily):
     def _config(self) -> Any:
         """The configuration of transformers, in float32."""
         stated = self._stated()
+        if "auto_map" in stated and stated.get("model_type") not in CONFIG_MAPPING:
+            raise ConfigError(
+                f"model.path={self.path}: its {CONFIG} names code in the folder (auto_map), and no "
+                "code of a folder is run here. Install it as a package of yours, and set "
+                "model=module and model.target to its class."
+            )
         if "model_type" not in stated or stated["model_type"] == "timm_wrapper":
             raise ConfigError(
                 f"model.path={self.path}: its {CONFIG} names no model of transformers. Of a model "
                 "of timm, set model=timm, model.backbone, and ckpt_path to its weights."
             )
         try:
-            config = AutoConfig.from_pretrained(self._folder(), local_files_only=True)
+            config = AutoConfig.from_pretrained(
+                self._folder(), local_files_only=True, trust_remote_code=False
+            )
         except RAISED as error:
             raise ConfigError(
                 f"model.path={self.path}: {CONFIG} cannot be read ({reason(error)})."
             ) from error
+        # Else a configuration could name code of the hub, or a kernel that is not seen into.
+        config._attn_implementation = None
         for part in (config, getattr(config, "vision_config", None)):
             if part is not None:
                 part.dtype = torch.float32
@@ -181,7 +196,7 @@ class HuggingFace(HookedFamily):
             return self._tower(config)
         if classifies or type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
             return make_classifier(config, kind)
-        encoder = AutoModel.from_config(config)
+        encoder = AutoModel.from_config(config, trust_remote_code=False)
         return Encoder(encoder, config)
 
     def _tower(self, config: Any) -> nn.Module:

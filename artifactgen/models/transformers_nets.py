@@ -40,7 +40,7 @@ class Tower(nn.Module):
 
     def __init__(self, config: Any, text_KD: Tensor | None) -> None:
         super().__init__()
-        self.vision_model = AutoModel.from_config(config.vision_config)
+        self.vision_model = AutoModel.from_config(config.vision_config, trust_remote_code=False)
         width = config.vision_config.hidden_size
         projected = config.projection_dim if config.model_type == "clip" else width
         self.visual_projection = (

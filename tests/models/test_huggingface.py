@@ -469,3 +469,26 @@ def test_pixels_of_another_range() -> None:
     np.testing.assert_allclose(scaled, ((0.25,), (0.125,)))
     assert Processor({"do_normalize": False}).normalization() == ((0.0,), (1.0,))
     assert Processor({}).normalization() is None
+
+
+@pytest.mark.parametrize("kind", ["vit", "mine"])
+def test_no_code_that_a_folder_names_is_run(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a module beside the configuration, nor a kernel of the hub; nobody is asked."""
+    monkeypatch.setattr("builtins.input", lambda _prompt: "y")
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    hostile = {
+        **VIT,
+        "model_type": kind,
+        "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Net"},
+        "attn_implementation": "somebody/kernel",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(hostile))
+    family = HuggingFace(path=str(tmp_path))
+    if kind == "vit":
+        assert embeddings(family.build())[0].shape == (3, 32)
+    else:
+        with pytest.raises(ConfigError, match=r"names code in the folder \(auto_map\).*=module"):
+            family.build()
+    assert not (tmp_path / "ran").exists()

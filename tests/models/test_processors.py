@@ -12,6 +12,7 @@ import transformers
 from PIL import Image
 
 from artifactgen.data.framing import frame
+from artifactgen.errors import ConfigError
 from artifactgen.models.hub import Processor, read_processor
 from artifactgen.models.torchvision import Torchvision
 
@@ -26,6 +27,13 @@ PROCESSORS = {
     "Bit, odd": {"size": {"shortest_edge": 57}, "crop_size": {"height": 48, "width": 48}},
     "ConvNext": {"size": {"shortest_edge": 224}},
     "ConvNext, large": {"size": {"shortest_edge": 384}},
+    "EfficientNet": {},
+    "EfficientNet, from -1": {"rescale_factor": 1 / 127.5, "rescale_offset": True},
+    "Levit": {},
+    "PoolFormer": {},
+    "MobileNetV2": {},
+    "Pvt": {},
+    "ViT, not scaled": {"do_rescale": False, "image_mean": 127.5, "image_std": 60.0},
 }
 
 
@@ -56,6 +64,7 @@ def test_equal_to_the_processors_of_transformers(made):
     for picture in pictures():
         found = frame(picture, ours.size(), ours.framing())
         pixels = {"do_rescale": False, "do_normalize": False}
+        pixels |= {"include_top": False} if hasattr(usual, "include_top") else {}
         assert (found == processed(by_pillow, picture, **pixels)).all()
         difference = np.abs(found - processed(usual, picture, **pixels).astype(float))
         assert difference.mean() < 1  # of noise: 8 bits are clipped where a filter overshoots
@@ -92,6 +101,28 @@ def test_equal_to_the_presets_of_torchvision(name):
         found = frame(picture, family.input_size(), family.framing())
         expected = preset(Image.fromarray(picture)).numpy()
         np.testing.assert_allclose((found / 255 - mean) / std, expected, atol=1e-5)
+
+
+def test_the_processor_of_images_and_texts_is_read(tmp_path):
+    """Version 5 of transformers saves it so, with that of the images inside."""
+    inner = json.loads(transformers.CLIPImageProcessor().to_json_string())
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": inner}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 99}))
+    assert read_processor(tmp_path) == Processor(inner)
+    assert read_processor(tmp_path).normalization()[0] == tuple(inner["image_mean"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("MobileViT", "do_flip_channel_order: the model takes BGR"),
+        ("Perceiver", "not made ready here as PerceiverImageProcessor does it"),
+    ],
+)
+def test_what_is_not_done_here_is_refused(tmp_path, name, message):
+    getattr(transformers, f"{name}ImageProcessor")().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=rf"preprocessor_config\.json: .*{message}"):
+        read_processor(tmp_path)
 
 
 def test_a_folder_without_a_processor_says_nothing(tmp_path: Path):

@@ -38,8 +38,11 @@ def assemble(job: Job) -> Assembly:
 
     Raises:
         CheckpointError: the checkpoint is not the one that the job was planned with.
+        ConfigError: nor are files that options of the model name.
     """
     job.checkpoint.require_same()
+    for files in job.model_files:
+        files.require_same()
     subject = subject_of(job, load_model(job.model, read_checkpoint(job.checkpoint)))
     artifacts, _ = bind_artifacts(job.artifacts, subject)
     return Assembly(subject, artifacts)

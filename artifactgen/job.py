@@ -13,6 +13,7 @@ from artifactgen.engine import Normalization
 from artifactgen.labels import Labels
 from artifactgen.models.base import Family
 from artifactgen.models.file import CheckpointFile
+from artifactgen.models.named_files import NamedFiles
 from artifactgen.store.layout import Layout
 from artifactgen.types import Accelerator, Precision
 
@@ -26,6 +27,8 @@ class Job:
     model: Family
     """Nothing of its options left open."""
     checkpoint: CheckpointFile
+    model_files: tuple[NamedFiles, ...] = ()
+    """What options of the model name."""
     classes: tuple[str, ...]
     """Names of the classifier's outputs."""
     labels: Labels

@@ -14,6 +14,7 @@ from artifactgen.labels import Labels, match_labels
 from artifactgen.models.base import Family
 from artifactgen.models.checkpoint import read_checkpoint
 from artifactgen.models.loading import LoadedModel, load_model
+from artifactgen.models.named_files import by_content
 from artifactgen.models.stated import Stated, read_stated
 from artifactgen.store.calibrated import Calibrated
 from distributed.inputs import Inputs, plain
@@ -61,6 +62,7 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
         catalog=inputs.catalog,
         model=model,
         checkpoint=inputs.checkpoint,
+        model_files=inputs.model_files,
         classes=classes,
         labels=labels,
         normalization=normalization,
@@ -85,7 +87,7 @@ def resolved(built: Built) -> dict[str, Any]:
     """What the settings came to, in plain types, with all that they leave to defaults."""
     normalization = built.job.normalization
     return {
-        "model": plain(built.job.model),
+        "model": by_content(plain(built.job.model), built.job.model_files),
         "normalization": {name: plain(getattr(normalization, name)) for name in _NORMALIZING},
         "framing": plain(getattr(built.job.source, "framing", None)),
         "classes": list(built.job.classes),

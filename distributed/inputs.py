@@ -14,6 +14,7 @@ from artifactgen.data.base import Catalog, Source
 from artifactgen.data.reading import scan_source
 from artifactgen.errors import ConfigError, DataError, did_you_mean
 from artifactgen.models.file import CheckpointFile, check, identify
+from artifactgen.models.named_files import NamedFiles, by_content, named_files
 from artifactgen.pages.base import Page
 from artifactgen.store.fingerprint import fingerprint
 from distributed.instantiate import instantiate
@@ -38,6 +39,8 @@ class Inputs:
     catalog: Catalog
     """With the splits that were asked for."""
     checkpoint: CheckpointFile
+    model_files: tuple[NamedFiles, ...]
+    """What options of the model name."""
     pages: Mapping[str, Page]
     kinds: Mapping[str, ArtifactSettings]
     """The kinds of artifact that are wanted."""
@@ -67,11 +70,13 @@ def read_inputs(settings: Settings, kinds: Mapping[str, ArtifactSettings]) -> In
     catalog = scan_source(source)
     splits, absent = choose_splits(settings.splits, catalog)
     _check_channels(settings, catalog)
-    deciding = deciding_settings(settings, wanted, source, catalog, checkpoint)
+    files = named_files(settings.model.options)
+    deciding = deciding_settings(settings, wanted, source, catalog, checkpoint, files)
     return Inputs(
         source=source,
         catalog=replace(catalog, splits={name: catalog.splits[name] for name in splits}),
         checkpoint=checkpoint,
+        model_files=files,
         pages=pages,
         kinds=wanted,
         switched_off=tuple(name for name in kinds if name not in wanted),
@@ -176,6 +181,7 @@ def deciding_settings(
     source: Source,
     catalog: Catalog,
     checkpoint: CheckpointFile,
+    files: tuple[NamedFiles, ...],
 ) -> dict[str, Any]:
     """Everything that decides the bytes of the artifacts, in plain types, as it was asked for.
 
@@ -198,7 +204,7 @@ def deciding_settings(
             "std": plain(data.std),
             "max_value": data.max_value,
         },
-        "model": plain(settings.model.model_dump(by_alias=True)),
+        "model": by_content(plain(settings.model.model_dump(by_alias=True)), files),
         "checkpoint_sha256": checkpoint.sha256,
         "precision": settings.precision,
         "canvas": settings.canvas,

@@ -47,6 +47,17 @@ def folder_of(path: str) -> Path:
     return folder
 
 
+def described_in(path: str) -> tuple[Path, ...]:
+    """The files that say what a model is and how images are made ready; none without a folder."""
+    try:
+        folder = folder_of(path)
+    except ConfigError:
+        return ()
+    return tuple(
+        file for name in (CONFIG, PROCESSOR, WITH_TEXT) if (file := folder / name).is_file()
+    )
+
+
 def checkpoint_of(path: str) -> Path:
     """The checkpoint in a model's folder: its file, or the index of several.
 

@@ -84,7 +84,7 @@ class HuggingFace(HookedFamily):
         asked = replace(sized, num_classes=None) if text else sized
         arguments = resampling(module, config, size)
         network = hook_up(asked, module, classifiers=named, arguments=arguments)
-        return replace(network, family=self, layouts=layouts(module))
+        return replace(network, family=self._absolute(), layouts=layouts(module))
 
     def input_size(self) -> tuple[int, int]:
         size = self.image_size or self._processor().size() or _size_of(self._stated())
@@ -141,6 +141,15 @@ class HuggingFace(HookedFamily):
             "weights were trained with, or model.architecture to another class of transformers."
         )
 
+    def _absolute(self) -> Self:
+        """The same from whatever folder it is looked at: workers may begin in another."""
+        folder, vectors = self.path and Path(self.path).expanduser(), self.text_features
+        return replace(
+            self,
+            path=str(folder.absolute()) if folder and folder.is_dir() else self.path,
+            text_features=str(Path(vectors).expanduser().absolute()) if vectors else None,
+        )
+
     def _folder(self) -> Path:
         if not self.path:
             raise ConfigError(
@@ -156,7 +165,9 @@ class HuggingFace(HookedFamily):
         return read_processor(self._folder())
 
     def _text(self) -> TextVectors | None:
-        return read_text_vectors(Path(self.text_features)) if self.text_features else None
+        if self.text_features is None:
+            return None
+        return read_text_vectors(Path(self.text_features).expanduser())
 
     def _config(self) -> Any:
         """The configuration of transformers, in float32."""

@@ -74,9 +74,10 @@ def _broken() -> tuple[type[Exception], ...]:
 
 
 def _read(path: Path) -> tuple[Any, list[str]]:
-    if path.suffix == ".npy":
+    kind = path.suffix.lower()
+    if kind == ".npy":
         return torch.from_numpy(np.load(path, allow_pickle=False)), []
-    if path.suffix == ".safetensors":
+    if kind == ".safetensors":
         return _read_safetensors(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(content, Mapping):

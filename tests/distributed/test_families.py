@@ -183,7 +183,13 @@ def test_huggingface_takes_its_checkpoint_from_the_folder(folder: Workspace, sha
     expected = weights[:, :, 0, 1:].unflatten(-1, (4, 4)).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert len(list(output.glob("attention_maps/*.png"))) == 5
-    assert "Complete: nothing to do" in run(folder, "huggingface", "model.path=vit").text
+    here = folder.root / "vit"
+    assert "Complete: nothing to do" in run(folder, "huggingface", f"model.path={here}").text
+    here.rename(folder.root / "elsewhere")
+    assert "Complete: nothing to do" in run(folder, "huggingface", "model.path=elsewhere").text
+    (folder.root / "elsewhere" / "preprocessor_config.json").write_text('{"size": 64}')
+    outcome = run(folder, "huggingface", "model.path=elsewhere")
+    assert (outcome.exit_code, "model.path: " in outcome.text) == (2, True), outcome.text
 
 
 def test_huggingface_without_a_model_says_how_to_get_one(folder: Workspace) -> None:

@@ -145,7 +145,7 @@ def hook_up(
             layers is the classifier.
     """
     assert family.image_size is not None
-    module = module.float().eval().requires_grad_(False)
+    module = _evaluating(module.float().requires_grad_(False))
     network = HookedNetwork(family, module, arguments=arguments or {})
     x_BCHW = torch.randn(
         *(1, family.in_chans, *family.image_size),
@@ -171,6 +171,17 @@ def hook_up(
         outputs=found.outputs if family.num_classes is None else family.num_classes,
         positions_at=found.positions_at,
     )
+
+
+def _evaluating(module: nn.Module) -> nn.Module:
+    """In eval mode by each module's flag.
+
+    `eval()` may do more, such as to merge adapters into weights: here they are not loaded yet, or
+    somebody else's.
+    """
+    for part in module.modules():
+        part.training = False
+    return module
 
 
 def logits_of(output: Any) -> Tensor:
@@ -202,10 +213,10 @@ def _set_outputs(module: nn.Module, classifiers: Sequence[str], classes: int | N
             module.set_submodule(path, nn.Identity())
         elif isinstance(layer, nn.Linear) and layer.out_features != classes:
             made = nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
-            module.set_submodule(path, made.requires_grad_(False).eval())
+            module.set_submodule(path, _evaluating(made.requires_grad_(False)))
         elif isinstance(layer, nn.Conv2d) and layer.out_channels != classes:
             conv = nn.Conv2d(layer.in_channels, classes, 1, bias=layer.bias is not None)
-            module.set_submodule(path, conv.requires_grad_(False).eval())
+            module.set_submodule(path, _evaluating(conv.requires_grad_(False)))
 
 
 def _require_layers(module: nn.Module, classifiers: Sequence[str]) -> None:

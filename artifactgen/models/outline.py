@@ -77,7 +77,11 @@ def outline(
     height, width = x_BCHW.shape[-2:]
     run = _Run(module, (height, width))
     logits_BK = _run(run, call, x_BCHW)
-    found = tuple(classifiers) or _classifiers(run, logits_BK)
+    found = (
+        tuple(classifiers)
+        or _classifiers(run, logits_BK)
+        or _decisive(run, logits_BK, call, x_BCHW)
+    )
     patches = _patch_grid(run)
     prefix = _prefix_tokens(run, patches)
     traits = Traits(
@@ -125,11 +129,22 @@ def _classifiers(run: _Run, logits_BK: Tensor) -> tuple[str, ...]:
     alike = [step for step in of_size if step.shape == logits_BK.shape]
     if len(alike) > 1 and torch.allclose(_mean(alike), logits_BK, rtol=1e-4, atol=1e-6):
         return tuple(step.path for step in alike)
-    weighed = [step for step in run.steps if _has_weights(run.layer(step.path))]
-    for step in weighed[-1:]:
-        if step.output is not None and _outputs(run.layer(step.path)) == logits_BK.shape[-1]:
-            return (step.path,)
     return ()
+
+
+def _decisive(run: _Run, logits_BK: Tensor, call: Call, x_BCHW: Tensor) -> tuple[str, ...]:
+    """The last layer with weights, where a softmax or a scale makes the logits of what it gives.
+
+    And of nothing else: with its output put in the place of its own, another image has the same.
+    """
+    last = next((s for s in reversed(run.steps) if _has_weights(run.layer(s.path))), None)
+    if last is None or last.output is None:
+        return ()
+    layer = run.layer(last.path)
+    with layer.register_forward_hook(lambda *_: last.output), torch.no_grad():
+        others_BK = call(-2 * x_BCHW)
+    decides = _outputs(layer) == logits_BK.shape[-1] and torch.allclose(others_BK, logits_BK)
+    return (last.path,) if decides else ()
 
 
 def _is_same(output: Tensor | None, logits_BK: Tensor) -> bool:

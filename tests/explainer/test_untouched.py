@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.binding import random_images, random_model
+from helpers.networks import Adapted
 from torch import nn
 
 from artifactgen import Explainer
@@ -64,6 +65,15 @@ def test_after_a_call_and_after_an_exception_it_is_as_it_was(name: str) -> None:
     hook.remove()
     assert state(model) == before
     torch.testing.assert_close(explain(IMAGES).logits, Explainer(model)(IMAGES).logits)
+
+
+@pytest.mark.parametrize("classifier", ["out", "none"])
+def test_adapters_are_not_merged(classifier: str) -> None:
+    """As `eval()` would do it, for good."""
+    model = Adapted().train()
+    before = state(model)
+    Explainer(model, classifier=classifier)(IMAGES)
+    assert (state(model), model.merged) == (before, False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)

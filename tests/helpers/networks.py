@@ -83,6 +83,41 @@ class Embedding(nn.Module):
         return vector
 
 
+class Combined(Convolutions):
+    """A CNN whose logits are of two layers, joined or not."""
+
+    def __init__(self, num_classes: int = 4, *, joined: bool = True) -> None:
+        super().__init__(num_classes)
+        self.beside, self.joined = nn.Linear(32, num_classes), joined
+
+    def forward(self, image: Tensor) -> Tensor:
+        vector = self.body(self.stem(image)).mean((2, 3))
+        logits, others = self.out(vector) * 1.5, self.beside(vector)
+        return logits + others if self.joined else logits
+
+
+class Adapted(Convolutions):
+    """A CNN with a low-rank adapter, which merges as loralib's do, when evaluation begins."""
+
+    def __init__(self, num_classes: int = 4) -> None:
+        super().__init__(num_classes)
+        self.down, self.up = nn.Linear(32, 2, bias=False), nn.Linear(2, num_classes, bias=False)
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Adapted:
+        super().train(mode)
+        if not mode and not self.merged:
+            with torch.no_grad():
+                self.out.weight += self.up.weight @ self.down.weight
+            self.merged = True
+        return self
+
+    def forward(self, image: Tensor) -> Tensor:
+        vector = self.body(self.stem(image)).mean((2, 3))
+        logits: Tensor = self.out(vector)
+        return logits if self.merged else logits + self.up(self.down(vector))
+
+
 class Perceptron(Convolutions):
     """A CNN with a classifier of two layers, and a softmax behind it."""
 

@@ -20,6 +20,7 @@ from helpers.exactness import (
     subject_of,
     tokens,
 )
+from helpers.networks import Adapted
 from torch.nn.functional import scaled_dot_product_attention
 
 from artifactgen.artifacts.cam.gradcam import GradCAM
@@ -180,6 +181,27 @@ def test_a_classifier_of_several_layers_is_found_at_its_last_or_named(tmp_path: 
         expected = model.body(model.stem(images((64, 64)))).mean((2, 3))
     torch.testing.assert_close(embeddings(loaded.network)[0], expected, rtol=0, atol=1e-6)
     assert require_same_cam(loaded.network, channels_first).resolved()["route"] == "tail"
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_layer_that_does_not_alone_decide_is_no_classifier(joined: bool) -> None:
+    """Not even the last one that is called, with as many outputs."""
+    kwargs = {"joined": joined}
+    family = Module(target="helpers.networks.Combined", kwargs=kwargs, image_size=(64, 64))
+    with pytest.raises(ConfigError, match=r"(?s)which layer is the classifier.*out, beside"):
+        family.build()
+    assert dataclasses.replace(family, classifier="out").build().classifiers == ("out",)
+
+
+def test_adapters_are_not_merged_before_they_are_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained, x_BCHW = roughen(Adapted()), images((64, 64))
+    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    family = Module(target="helpers.networks.Adapted", classifier="out")
+    loaded = load_model(family, read_checkpoint(identify(tmp_path / "weights.pt")))
+    with torch.no_grad():
+        expected = trained.eval()(x_BCHW)
+    torch.testing.assert_close(embeddings(loaded.network)[1], expected, rtol=0, atol=1e-5)
 
 
 def test_the_classifier_has_as_many_outputs_as_that_of_the_checkpoint(tmp_path: Path) -> None:

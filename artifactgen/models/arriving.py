@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 def linear_layers(module: nn.Module) -> list[str]:
@@ -43,20 +44,9 @@ def last_seen(
     """The first of the layers whose output reaches the classifier, and the gradient there."""
     outputs: dict[str, Tensor] = {}
     arrived: dict[str, Tensor] = {}
-
-    def keep_output(path: str) -> Callable[..., Tensor | None]:
-        def hook(_module: nn.Module, _args: object, output: object) -> Tensor | None:
-            if not isinstance(output, Tensor) or not output.requires_grad:
-                return None  # not of the image, such as a table of position biases
-            outputs[path] = output
-            return output.clone()  # an in-place activation behind it would change what is kept
-
-        return hook
-
     with ExitStack() as stack, torch.enable_grad():
         for path in paths:
-            hook = module.get_submodule(path).register_forward_hook(keep_output(path))
-            stack.callback(hook.remove)
+            stack.callback(keep_output(module, path, outputs).remove)
         for path in classifiers:
             stack.callback(keep_input(module, path, arrived).remove)
         logits_BK = call(x_BCHW.clone().requires_grad_())
@@ -73,7 +63,19 @@ def last_seen(
     return None, None
 
 
-def keep_input(module: nn.Module, path: str, kept: dict[str, Tensor]) -> Any:
+def keep_output(module: nn.Module, path: str, kept: dict[str, Tensor]) -> RemovableHandle:
+    """Keep what a layer gives, to differentiate by it; gives the handle of the hook."""
+
+    def hook(_module: nn.Module, _args: object, output: object) -> Tensor | None:
+        if not isinstance(output, Tensor) or not output.requires_grad:
+            return None  # not of the image, such as a table of position biases
+        kept[path] = output
+        return output.clone()  # an in-place activation behind it would change what is kept
+
+    return module.get_submodule(path).register_forward_hook(hook)
+
+
+def keep_input(module: nn.Module, path: str, kept: dict[str, Tensor]) -> RemovableHandle:
     """Keep what arrives at a layer, however it is handed over; gives the handle of the hook."""
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -173,7 +173,3 @@ def _options(scopes: list[Scope]) -> dict[str, Said]:
         key: _first(of_model, (key,), lambda name, scope: scope.values.get(name)) for key in keys
     }
     return {key: said for key, said in found.items() if said is not None}
-
-
-def _anything(key: str, scope: Scope) -> Any:
-    return scope.values.get(key)

@@ -43,7 +43,10 @@ INTERPOLATIONS: Mapping[InterpolationMode, Interpolation] = {
 """torchvision's words for them, and ours."""
 _GEOMETRY = ("kernel_size", "stride", "padding", "dilation")
 _QUIET = {"init_weights": False}
-"""Of GoogLeNet and Inception, whose slow initialisation is announced by a warning."""
+"""Of networks whose initialisation is slow: of GoogLeNet and Inception, a warning announces it."""
+_AS_TRAINED = {"transform_input": True}
+"""Of GoogLeNet and Inception: what torchvision sets with its weights, for images made ready as
+theirs are. It leaves no trace in a checkpoint; `options` may say otherwise."""
 _RAISED = (TypeError, ValueError, LookupError, AssertionError, RuntimeError, AttributeError)
 
 
@@ -169,6 +172,7 @@ def _ways(size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """Arguments to try in turn: most models are not told the size of images."""
     yield {"image_size": size[0] if size[0] == size[1] else size}
     yield {"input_size": size}
+    yield {**_QUIET, **_AS_TRAINED}
     yield dict(_QUIET)
     yield {}
 

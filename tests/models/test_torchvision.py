@@ -21,7 +21,7 @@ from helpers.exactness import (
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torchvision.models import ResNet18_Weights
+from torchvision.models import ResNet18_Weights, googlenet
 from torchvision.transforms import InterpolationMode
 
 from artifactgen.errors import ConfigError
@@ -156,3 +156,17 @@ def test_other_channels() -> None:
 def test_what_does_not_fit_is_said(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Torchvision(**{"backbone": "resnet18", **options}).build()
+
+
+@pytest.mark.parametrize("asked", [None, False])
+def test_images_are_transformed_as_with_torchvisions_own_weights(asked: bool | None) -> None:
+    """It leaves no trace in weights: those of both fit both."""
+    options = {"aux_logits": False} | ({} if asked is None else {"transform_input": asked})
+    network = build("googlenet", options=options)
+    theirs = googlenet(
+        num_classes=4, init_weights=False, aux_logits=False, transform_input=asked is None
+    ).eval()
+    theirs.load_state_dict(network.module.state_dict())
+    with torch.no_grad():
+        expected = theirs(images((64, 64)))
+    torch.testing.assert_close(embeddings(network)[1], expected, rtol=0, atol=1e-5)

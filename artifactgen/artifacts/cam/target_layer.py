@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from artifactgen.artifacts.base import Subject
 from artifactgen.errors import ConfigError
 from artifactgen.introspect.grid import grid_of
 from artifactgen.introspect.probe import random_image
+from artifactgen.models.arriving import keep_output
 
 _SUGGESTIONS = 6
 
@@ -120,8 +120,7 @@ def layers_with_gradient(subject: Subject, paths: Iterable[str]) -> set[str]:
         return set()
     with ExitStack() as stack, torch.enable_grad():
         for path in paths:
-            hook = network.module.get_submodule(path).register_forward_hook(_keeper(outputs, path))
-            stack.callback(hook.remove)
+            stack.callback(keep_output(network.module, path, outputs).remove)
         x_BCHW = random_image(network, subject.image_size).requires_grad_()
         _, logits_BK = network.forward(x_BCHW, classify=True)
         assert logits_BK is not None
@@ -140,13 +139,3 @@ def _is_anywhere(gradient: Tensor | None, subject: Subject) -> bool:
         return False
     grid = grid_of(subject.network.traits, gradient, image_size=subject.image_size)
     return bool(grid(gradient).any())
-
-
-def _keeper(outputs: dict[str, Tensor], path: str) -> Any:
-    def hook(_module: nn.Module, _args: object, output: object) -> Tensor | None:
-        if not isinstance(output, Tensor) or not output.requires_grad:
-            return None  # not of the image, such as a table of position biases
-        outputs[path] = output
-        return output.clone()  # an in-place activation behind it would change what is kept
-
-    return hook

@@ -47,6 +47,9 @@ def build_normalization(
                 f"{shown(used[name])} is used. Set {section}.{name}={shown(said)} "
                 "unless you know better."
             )
+    is_own = not stated_in and not any(_asked(settings, name)[1] for name in used)
+    if is_own and (doubt := family.doubt_of_normalization()):
+        doubts.append(doubt)
     return Normalization(
         used["mean"],
         used["std"],

@@ -139,6 +139,10 @@ class Family(ABC):
         """
         return per_channel(IMAGENET_MEAN, self.in_chans), per_channel(IMAGENET_STD, self.in_chans)
 
+    def doubt_of_normalization(self) -> str:
+        """Why its `normalization` may be another than that of its training; empty if it is sure."""
+        return ""
+
     def framing(self) -> Framing:
         """How pictures of other sizes are brought to the input size.
 

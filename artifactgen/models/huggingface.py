@@ -25,6 +25,7 @@ from artifactgen.models.base import Family, Network, per_channel
 from artifactgen.models.hooked import RAISED, HookedFamily, HookedNetwork, hook_up, reason
 from artifactgen.models.hub import (
     CONFIG,
+    PROCESSOR,
     Processor,
     folder_of,
     read_json,
@@ -101,6 +102,14 @@ class HuggingFace(HookedFamily):
             return Family.normalization(self)
         mean, std = stated
         return per_channel(mean, self.in_chans), per_channel(std, self.in_chans)
+
+    def doubt_of_normalization(self) -> str:
+        if self._processor().normalization() is not None:
+            return ""
+        return (
+            f"{self.path}: no {PROCESSOR} in it says how images are made ready, so ImageNet's mean "
+            "and std are used. Put that of its training there, or set data.mean and data.std."
+        )
 
     def framing(self) -> Framing:
         """As `preprocessor_config.json` says."""

@@ -9,6 +9,8 @@ import pytest
 
 from artifactgen.engine import Normalization
 from artifactgen.errors import ConfigError
+from artifactgen.models.base import Family
+from artifactgen.models.huggingface import HuggingFace
 from artifactgen.models.mae_vit import MaeViT
 from artifactgen.models.stated import Stated
 from artifactgen.models.timm import Timm
@@ -41,7 +43,7 @@ def settings(**options: Any) -> Settings:
     )
 
 
-def made(said: Stated = SAID, family: Timm = FAMILY, **options: Any) -> Normalization:
+def made(said: Stated = SAID, family: Family = FAMILY, **options: Any) -> Normalization:
     return build_normalization(settings(**options), family, said, FILE)
 
 
@@ -57,6 +59,18 @@ def test_a_masked_autoencoder_has_imagenets_unless_another_is_stated() -> None:
     family = MaeViT(backbone="vit_base_patch16")
     assert made(Stated(), family).mean == (0.485, 0.456, 0.406)
     assert made(SAID, family).mean == MEAN
+
+
+def test_a_folder_that_does_not_say_it_is_doubted(tmp_path: Path) -> None:
+    """As `model.save_pretrained` writes it, without the processor's."""
+    (tmp_path / "config.json").write_text("{}")
+    family = HuggingFace(path=str(tmp_path))
+    (doubt,) = made(Stated(), family).doubts
+    assert "no preprocessor_config.json in it says how images are made ready" in doubt
+    assert made(Stated(), family, data_mean=(0.5,)).doubts == ()
+    assert made(SAID, family).doubts == ()
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": 0.5, "image_std": 0.5}')
+    assert made(Stated(), family).doubts == ()
 
 
 def test_the_datas_goes_before_the_models_and_both_before_what_is_stated() -> None:

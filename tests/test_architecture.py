@@ -79,6 +79,7 @@ ONLY_IN = {
     "timm": {
         "artifactgen/models/timm.py",
         "artifactgen/models/timm_adapt.py",
+        "artifactgen/models/timm_build.py",
         "artifactgen/models/candidates.py",
         "artifactgen/models/recognise.py",
         "artifactgen/artifacts/cam/closed_forms.py",

@@ -129,6 +129,7 @@ def audit_load(
         for name in extra
         if not within(f"{name}.", beside) and _is_surplus(name, weights.tensors[name], model)
     )
+    of_head = [name for name in extra if within(name, classifiers)]
     ignored = (weights.prefix + name for name in extra if name not in surplus)
     return LoadAudit(
         prefix=weights.prefix,
@@ -136,7 +137,7 @@ def audit_load(
         naming=weights.naming,
         matched=len(encoder) - len(missing) - len(mismatched),
         total=len(encoder),
-        head=_head_state({k: v for k, v in expected.items() if k not in encoder}, weights),
+        head=_head_state({k: v for k, v in expected.items() if k not in encoder}, weights, of_head),
         missing=missing,
         mismatched=mismatched,
         surplus=surplus,
@@ -157,13 +158,14 @@ def _mismatches(expected: dict[str, Tensor], weights: NamedWeights) -> Iterable[
             yield name, tuple(found.shape), tuple(tensor.shape)
 
 
-def _head_state(head: dict[str, Tensor], weights: NamedWeights) -> str:
+def _head_state(head: dict[str, Tensor], weights: NamedWeights, extra: list[str]) -> str:
+    """See `LoadAudit.head`; what is `extra`, such as an adapter, would be left out of it."""
     if not head:
         return "absent"
     missing = [name for name in head if name not in weights.tensors]
     if len(missing) == len(head):
         return "absent"
-    wrong = missing + [name for name, *_ in _mismatches(head, weights)]
+    wrong = [*missing, *(name for name, *_ in _mismatches(head, weights)), *extra]
     return f"incomplete ({', '.join(wrong)})" if wrong else "loaded"
 
 

@@ -91,7 +91,7 @@ def _read_safetensors(path: Path) -> tuple[Any, list[str]]:
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
         name = "features" if "features" in names or len(names) != 1 else names[0]
-        classes = json.loads((file.metadata() or {}).get("classes", "[]"))
+        classes = list(json.loads((file.metadata() or {}).get("classes", "[]")))
         return file.get_tensor(name), classes
 
 

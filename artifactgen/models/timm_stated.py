@@ -12,7 +12,8 @@ from artifactgen.errors import ConfigError
 from artifactgen.models.building import built
 from artifactgen.models.claims import Claim
 from artifactgen.models.stated import Said, Stated
-from artifactgen.models.timm import RESERVED_OPTIONS, Timm, resolve_backbone
+from artifactgen.models.timm import Timm
+from artifactgen.models.timm_build import RESERVED_OPTIONS, resolve_backbone
 
 _HUB = re.compile(r"^(hf[-_]hub:)?timm/")
 _OF_TRAINING = re.compile(

@@ -32,6 +32,7 @@ from artifactgen.models.hub import Processor, checkpoint_of
 from artifactgen.models.huggingface import HuggingFace
 from artifactgen.models.loading import LoadedModel, load_model
 from artifactgen.models.stated import read_stated
+from artifactgen.models.text_vectors import read_text_vectors
 from artifactgen.types import Framing
 
 SIZE = (64, 64)
@@ -368,6 +369,18 @@ def test_text_vectors_that_do_not_fit(content: Any, message: str, tmp_path: Path
     torch.save(content, tmp_path / "texts.pt")
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, text_features=str(tmp_path / "texts.pt"))
+
+
+def test_files_of_text_vectors_are_told_by_their_endings(tmp_path: Path) -> None:
+    vectors_KD = torch.eye(4)
+    for ending in (".npy", ".safetensors", ".pt"):
+        file = tmp_path / f"texts{ending}"
+        write_texts(file, vectors_KD)
+        shouted = file.rename(tmp_path / f"TEXTS{ending.upper()}")
+        assert torch.equal(read_text_vectors(shouted).vectors_KD, vectors_KD)
+    save_file({"features": vectors_KD}, file, metadata={"classes": "5"})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_text_vectors(file.rename(tmp_path / "texts.safetensors"))
 
 
 def test_text_vectors_for_a_model_that_knows_no_texts(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from artifactgen.errors import ConfigError
-from artifactgen.models.timm import RESERVED_OPTIONS, Timm, resolve_backbone
+from artifactgen.models.timm import Timm
+from artifactgen.models.timm_build import RESERVED_OPTIONS, resolve_backbone
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import ResNet18_Weights, googlenet
 from torchvision.transforms import InterpolationMode
 
-from artifactgen.errors import ConfigError
+from artifactgen.errors import CheckpointError, ConfigError
+from artifactgen.models.checkpoint import read_checkpoint
+from artifactgen.models.file import identify
 from artifactgen.models.hooked import HookedNetwork
+from artifactgen.models.loading import load_model
 from artifactgen.models.torchvision import Torchvision
 
 
@@ -156,6 +160,16 @@ def test_other_channels() -> None:
 def test_what_does_not_fit_is_said(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Torchvision(**{"backbone": "resnet18", **options}).build()
+
+
+def test_an_adapter_of_the_classifier_is_not_left_out(tmp_path: Path) -> None:
+    weights = build("resnet18").module.state_dict()
+    torch.save({**weights, "fc.lora_A": torch.ones(2, 512)}, tmp_path / "weights.pt")
+    checkpoint = read_checkpoint(identify(tmp_path / "weights.pt"))
+    with pytest.raises(CheckpointError, match=r"the classifier is incomplete \(fc\.lora_A\)"):
+        load_model(Torchvision(backbone="resnet18"), checkpoint)
+    loaded = load_model(Torchvision(backbone="resnet18", num_classes=0), checkpoint)
+    assert not loaded.has_head
 
 
 @pytest.mark.parametrize("asked", [None, False])

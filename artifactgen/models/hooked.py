@@ -6,36 +6,20 @@ there is to know of it is found by an image that goes through it, see `outline.p
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from artifactgen.errors import ConfigError, did_you_mean, printable, where_raised
+from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.arriving import keep_input, linear_layers, one_vector
 from artifactgen.models.base import Family, Network, head_classes
+from artifactgen.models.foreign import RAISED, reason
 from artifactgen.models.naming import NamedWeights
 from artifactgen.models.outline import outline
-
-RAISED = (
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    RuntimeError,
-    NameError,
-    ImportError,
-    SyntaxError,
-    OSError,
-)
-"""What the code of others raises where an option does not fit it."""
 
 
 class Arrived(NamedTuple):
@@ -248,20 +232,3 @@ def _takes_no_image(family: Family, module: nn.Module, error: Exception) -> Conf
         f"{type(module).__name__} cannot take an image of {family.in_chans} channels and "
         f"{size[0]} × {size[1]} pixels ({reason(error)}). {advice}"
     )
-
-
-def reason(error: Exception) -> str:
-    """An error of the code of others in one line, with the place in it."""
-    text = printable(str(error).partition("\n")[0][:300])
-    frames = traceback.extract_tb(error.__traceback__)
-    is_ours = frames and Path(frames[-1].filename).parent == Path(__file__).parent
-    place = "" if is_ours or not frames else f", {where_raised(error)}"
-    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
-
-
-def attempt(doing: Callable[[], Any], refuse: Callable[[Exception], ConfigError]) -> Any:
-    """Run code of others, its errors as one of ours."""
-    try:
-        return doing()
-    except RAISED as error:
-        raise refuse(error) from error

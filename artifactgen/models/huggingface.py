@@ -22,7 +22,8 @@ from transformers import (
 
 from artifactgen.errors import ConfigError
 from artifactgen.models.base import Family, Network, per_channel
-from artifactgen.models.hooked import RAISED, HookedFamily, HookedNetwork, hook_up, reason
+from artifactgen.models.foreign import RAISED, reason
+from artifactgen.models.hooked import HookedFamily, HookedNetwork, hook_up
 from artifactgen.models.hub import (
     CONFIG,
     PROCESSOR,

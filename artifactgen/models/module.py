@@ -15,7 +15,8 @@ from torch import nn
 
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.claims import Claim
-from artifactgen.models.hooked import HookedFamily, HookedNetwork, attempt, hook_up, reason
+from artifactgen.models.foreign import attempt, reason
+from artifactgen.models.hooked import HookedFamily, HookedNetwork, hook_up
 from artifactgen.models.recognise import as_options
 
 if TYPE_CHECKING:

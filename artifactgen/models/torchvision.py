@@ -17,7 +17,8 @@ from torchvision.transforms import InterpolationMode
 from artifactgen.errors import ConfigError, did_you_mean
 from artifactgen.models.base import crop_pct_of, per_channel
 from artifactgen.models.claims import Claim
-from artifactgen.models.hooked import HookedFamily, HookedNetwork, hook_up, reason
+from artifactgen.models.foreign import RAISED, reason
+from artifactgen.models.hooked import HookedFamily, HookedNetwork, hook_up
 from artifactgen.types import Framing, Interpolation
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ _QUIET = {"init_weights": False}
 _AS_TRAINED = {"transform_input": True}
 """Of GoogLeNet and Inception: what torchvision sets with its weights, for images made ready as
 theirs are. It leaves no trace in a checkpoint; `options` may say otherwise."""
-_RAISED = (TypeError, ValueError, LookupError, AssertionError, RuntimeError, AttributeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class Torchvision(HookedFamily):
                 last = error
                 if not any(f"'{argument}'" in str(error) for argument in more):
                     break
-            except _RAISED as error:
+            except RAISED as error:
                 raise self._refuse(given, error, size) from error
         assert last is not None
         raise self._refuse(given, last, size) from last

@@ -208,6 +208,12 @@ def imported_at_once(path: Path, known: set[str]) -> set[str]:
     return found - {dotted(path)}
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Without packages of tests, pytest takes two of one name for the same."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_looking_into_a_model_knows_no_family() -> None:
     for path in modules("artifactgen/introspect"):
         used = {n for n in imports_of(path) if n.startswith("artifactgen.models")}

@@ -54,12 +54,14 @@ type: $(SETUP)  ## Check types
 bench: $(SETUP)  ## Measure exactness and speed against the reference libraries (half an hour)
 	$(BIN)/python -m benchmarks.exactness.values
 	$(BIN)/python -m benchmarks.exactness.precision
+	$(BIN)/python -m benchmarks.exactness.families
 	$(BIN)/python -m benchmarks.speed.startup
 	$(BIN)/python -m benchmarks.speed.cam
 	$(BIN)/python -m benchmarks.speed.explainer
 	$(BIN)/python -m benchmarks.speed.attention
 	$(BIN)/python -m benchmarks.speed.one_pass
 	$(BIN)/python -m benchmarks.speed.reading
+	$(BIN)/python -m benchmarks.speed.listing
 	$(BIN)/python -m benchmarks.speed.drawing
 	$(BIN)/python -m benchmarks.speed.pipeline
 	$(BIN)/python -m benchmarks.speed.checks

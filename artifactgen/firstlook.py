@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from artifactgen.engine import Engine
 from artifactgen.introspect.taps import Taps
 from artifactgen.job import Job
 from artifactgen.pixels import PixelRange, contradictions, describe, doubts
-from artifactgen.types import Sample
+from artifactgen.types import Failure, Sample
 
 RECORDS_LOOKED_AT = 32
 _BATCH = 8
@@ -54,6 +54,7 @@ def look(
     samples: Sequence[Sample],
     predictions: Sequence[int],
     *,
+    failures: Sequence[Failure] = (),
     rows: Mapping[str, int],
     in_haste: bool = True,
 ) -> FirstLook:
@@ -64,19 +65,40 @@ def look(
         engine: its model, on the CPU.
         samples: records that were read already, at least one.
         predictions: what the model says of them; none without a classifier.
+        failures: records that could not be read.
         rows: split to how many of its records the run is about.
         in_haste: look at fewer records where all would take more than some seconds.
     """
     seen, said = list(samples), list(predictions)
     deadline = time.monotonic() + (_SECONDS if in_haste else math.inf)
     more = _evenly(job, rows, max(0, RECORDS_LOOKED_AT - len(samples)))
+    broken = {failure.record_id: failure for failure in failures}
     ids = {sample.record_id for sample in samples}
-    batches = _batches(sample for sample in more if sample.record_id not in ids)
+    batches = _batches(_readable((item for item in more if item.record_id not in ids), broken))
     while time.monotonic() < deadline and (batch := next(batches, None)):
         seen += batch
         said += _predict(engine, batch)
     # Of a request for single records, those that were read are others.
-    return _judge(job, seen, said if rows else [])
+    found = _judge(job, seen, said if rows else [])
+    return replace(found, doubts=(*_unreadable(broken, len(seen)), *found.doubts))
+
+
+def _readable(items: Iterable[Sample | Failure], broken: dict[str, Failure]) -> Iterator[Sample]:
+    """The samples; what could not be read is added to `broken`."""
+    for item in items:
+        if isinstance(item, Sample):
+            yield item
+        else:
+            broken[item.record_id] = item
+
+
+def _unreadable(broken: Mapping[str, Failure], read: int) -> Iterator[str]:
+    if broken:
+        first = next(iter(broken.values()))
+        yield (
+            f"{len(broken)} of {len(broken) + read} records looked at cannot be read. The first, "
+            f"{first.record_id}: {first.reason}"
+        )
 
 
 def _judge(job: Job, samples: Sequence[Sample], predictions: Sequence[int]) -> FirstLook:
@@ -97,7 +119,7 @@ def _judge(job: Job, samples: Sequence[Sample], predictions: Sequence[int]) -> F
 
 
 def _resizing(samples: Sequence[Sample]) -> str:
-    """What images were before they were resized; empty where they were not."""
+    """What images were before they got the model's size; empty where they had it."""
     sizes = Counter(sample.stored_size for sample in samples)
     stored = [s for s, _ in sizes.most_common() if s not in (None, samples[0].image_CHW.shape[1:])]
     if not stored:
@@ -105,7 +127,7 @@ def _resizing(samples: Sequence[Sample]) -> str:
     height, width = stored[0] or (0, 0)
     others = " and other sizes" if stored[1:] else ""
     to_height, to_width = samples[0].image_CHW.shape[1:]
-    return f"; resized from {height} × {width}{others} to {to_height} × {to_width}"
+    return f"; stored with {height} × {width}{others}, brought to {to_height} × {to_width}"
 
 
 def _predict(engine: Engine, samples: Sequence[Sample]) -> list[int]:
@@ -118,8 +140,8 @@ def _predict(engine: Engine, samples: Sequence[Sample]) -> list[int]:
     return classes
 
 
-def _evenly(job: Job, rows: Mapping[str, int], records: int) -> Iterator[Sample]:
-    """Records that lie evenly spaced over all splits; those that cannot be read are left out.
+def _evenly(job: Job, rows: Mapping[str, int], records: int) -> Iterator[Sample | Failure]:
+    """Records that lie evenly spaced over all splits.
 
     In an order in which the first few of them are spread as well.
     """
@@ -129,9 +151,7 @@ def _evenly(job: Job, rows: Mapping[str, int], records: int) -> Iterator[Sample]
     for place in (place for first in range(_STRIDE) for place in places[first::_STRIDE]):
         for split, length in rows.items():
             if place < length:
-                item = read_record(job.source, job.catalog, split, place)
-                if isinstance(item, Sample):
-                    yield item
+                yield read_record(job.source, job.catalog, split, place)
                 break
             place -= length
 

@@ -98,7 +98,8 @@ def preflight(
     if job.compute_threads is not None:
         torch.set_num_threads(job.compute_threads)
     on_cpu = replace(job, accelerator="cpu", precision="32-true", compiled=False)
-    samples = _usable(_first_readable(job))
+    readable, failures = _first_readable(job)
+    samples = _usable(readable)
     images_BCHW = stack(samples)
     job = replace(job, catalog=replace(job.catalog, dtype=str(images_BCHW.dtype)))
     engine = make_engine(on_cpu, Assembly(subject, bound))
@@ -112,7 +113,9 @@ def preflight(
     predictions = arrays["predictions"].tolist() if subject.has_head else []
     if rows is None:
         rows = {split: len(index) for split, index in job.catalog.splits.items()}
-    first_look = look(job, engine, samples, predictions, rows=rows, in_haste=in_haste)
+    first_look = look(
+        job, engine, samples, predictions, failures=failures, rows=rows, in_haste=in_haste
+    )
     maps_bytes = cost.maps_bytes if job.save_maps else 0
     options = {name: artifact.options for name, artifact in calibrated.items()}
     return Preflight(
@@ -217,7 +220,7 @@ def _usable(samples: list[Sample]) -> list[Sample]:
     return finite or samples
 
 
-def _first_readable(job: Job) -> list[Sample]:
+def _first_readable(job: Job) -> tuple[list[Sample], list[Failure]]:
     samples: list[Sample] = []
     failures: list[Failure] = []
     for item in islice(_records(job), _RECORDS_TRIED):
@@ -235,7 +238,7 @@ def _first_readable(job: Job) -> list[Sample]:
             f"None of the first {len(failures)} records can be read. "
             f"The first, {first.record_id}: {first.reason}"
         )
-    return samples
+    return samples, failures
 
 
 def _records(job: Job) -> Iterator[Sample | Failure]:

@@ -43,6 +43,8 @@ from distributed.process import (
 from distributed.request import Request
 from distributed.usage import PROGRAM, config_dir
 
+_TWINS = {"data.path": "data.root", "data.root": "data.path"}
+"""What a source has one of, by which it is found."""
 _PATH_WITH_EQUALS = re.compile(
     r"(?P<key>ckpt_path|output_dir|data\.path|data\.root)=(?P<values>[^'\"[({]*=[^'\"[({]*)"
 )
@@ -172,9 +174,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     text = "\n".join(line for line in str(error).splitlines() if line.strip())
     option = re.search(r"Could not override '([^']+)'", text)
     if option:
-        known = _options()
-        own = [name for name in known if name.rpartition(".")[2] == option[1]]
-        return f"{option[1]}: there is no such option. {did_you_mean(option[1], own or known)}"
+        return _unknown(option[1], arguments)
     if "must specify 'experiment'" in text:
         there = ", ".join(_choices("experiment", arguments))
         return f"experiment is not set. Known: {there}.\nAdd experiment=<one of them>."
@@ -184,6 +184,18 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         near = did_you_mean(file[3], _choices(file[2], arguments))
         return f"{where}{file[2]}={file[3]}: there is no such configuration. {near}"
     return text.partition("\nConfig search path")[0]
+
+
+def _unknown(option: str, arguments: Sequence[str]) -> str:
+    """An option that the chosen files do not have, and what it might have been."""
+    known = [name for name in _options(arguments) if name != option]
+    own = [name for name in known if name.rpartition(".")[2] == option]
+    twin = [name for name in known if name == _TWINS.get(option)]
+    group = option.partition(".")[0]
+    what = (
+        f"this {group}= has no such option" if option in _options() else "there is no such option"
+    )
+    return f"{option}: {what}. {did_you_mean(option, twin or own or known)}"
 
 
 def _choices(group: str, arguments: Sequence[str]) -> list[str]:
@@ -199,10 +211,15 @@ def _stem(file: Path, folder: Path) -> str:
     return str(file.relative_to(folder).with_suffix(""))
 
 
-def _options() -> list[str]:
-    """Every option of the program's own files, as it is written on a command line."""
+def _options(arguments: Sequence[str] = ()) -> list[str]:
+    """Every option of the program's own files, as it is written on a command line.
+
+    Of a group of which the arguments choose one, only that one's.
+    """
     root = config_dir()
+    chosen = dict(a.split("=", 1) for a in arguments if re.fullmatch(r"(data|model)=\w+", a))
     files = [root / "artifacts.yaml", *root.glob("artifact/*.yaml"), *root.glob("*/*.yaml")]
+    files = [file for file in files if chosen.get(file.parent.name, file.stem) == file.stem]
     options: list[str] = []
     for file in files:
         group = "" if file.parent.name in (root.name, "artifact", "debug") else file.parent.name

@@ -103,7 +103,7 @@ class DataSettings(_OpenSection):
     batch_size: Annotated[int, Field(gt=0)]
     num_workers: Annotated[int, Field(gt=0)]
     image_size: Size | None = None
-    crop_pct: Annotated[float, Field(gt=0)] | None = None
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     crop_mode: CropMode | None = None
     interpolation: Interpolation | None = None
     mean: Mean | None = None
@@ -171,6 +171,7 @@ def parse(config: Mapping[str, Any]) -> tuple[Settings, dict[str, ArtifactSettin
     """
     if config.get("ckpt_path") is None:
         config = {**config, "ckpt_path": _weights_of_model(config)}
+    config = {**config, "model": _with_path(config["model"], config["ckpt_path"])}
     names = [
         key
         for key, value in config.items()
@@ -180,6 +181,13 @@ def parse(config: Mapping[str, Any]) -> tuple[Settings, dict[str, ArtifactSettin
     of_kinds = {*names, *(f"generate_{name}" for name in names)}
     rest = {key: value for key, value in config.items() if key not in of_kinds}
     return validate(Settings, rest), kinds
+
+
+def _with_path(model: Any, ckpt_path: Any) -> Any:
+    """A model that lies in a folder is that of the checkpoint, where it is not named."""
+    if not isinstance(model, Mapping) or model.get("path", "") is not None:
+        return model
+    return {**model, "path": str(ckpt_path)} if Path(str(ckpt_path)).is_dir() else model
 
 
 def _weights_of_model(config: Mapping[str, Any]) -> str:

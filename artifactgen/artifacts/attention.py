@@ -239,12 +239,13 @@ class BoundAttention(BoundArtifact):
         """Say so where no head of a block prefers any patch by much."""
         maps_BLAhw = arrays["attention"]
         even = maps_BLAhw.mean((-2, -1))
-        peaks_L = (maps_BLAhw.max((-2, -1)) / np.where(even > 0, even, 1)).mean((0, 2))
+        peaks_BLA = maps_BLAhw.max((-2, -1)) / np.where(even > 0, even, 1)
+        peaks_L = peaks_BLA.max(2).mean(0)  # one head that singles out something is enough
         names = self.figure.spec.blocks
         return [
-            f"Attention, {name.lower()}: nearly even over the image (the strongest patch of a head "
-            f"gets {peak:.1f} times the mean), so its colours show noise. Choose other blocks by "
-            "attention.layers."
+            f"Attention, {name.lower()}: nearly even over the image (the strongest patch of any "
+            f"head gets {peak:.1f} times the mean), so its colours show noise. Choose other blocks "
+            "by attention.layers."
             for name, peak in zip(names, peaks_L, strict=True)
             if peak < _LEAST_PEAK
         ]

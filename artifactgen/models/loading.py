@@ -100,8 +100,8 @@ def _require_classes(family: Family, match: Match, checkpoint: Checkpoint) -> No
     if outputs and family.num_classes not in (None, 0, outputs):
         raise CheckpointError(
             f"{checkpoint.path}: its classifier has {outputs} classes, not {family.num_classes}. "
-            f"Set model.num_classes={outputs}, or 0 to go without the classifier."
-            + (f"\n{match.behind}" if match.behind else "")
+            f"Set model.num_classes={outputs}; or go without the classifier: model.num_classes=0 "
+            "generate_gradcam=false." + (f"\n{match.behind}" if match.behind else "")
         )
 
 

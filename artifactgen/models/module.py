@@ -112,6 +112,12 @@ class Module(HookedFamily):
             raise ConfigError(f"model.target={self.target}: gives a {kind}, no torch.nn.Module.")
         return made
 
+    def doubt_of_normalization(self) -> str:
+        return (
+            f"Nothing says how the images of {self.name} are normalised, so ImageNet's mean and "
+            "std are used. Set model.mean and model.std to those of its training."
+        )
+
     def _refuse(self, error: Exception) -> ConfigError:
         return ConfigError(
             f"model.target={self.target}: cannot be made with {self._given()} ({reason(error)}).\n"

@@ -232,7 +232,7 @@ def test_pictures_beside_the_table(tmp_path: Path) -> None:
     *good, missing, address, nothing = read_split(made, catalog, "test")
     assert all(isinstance(sample, Sample) for sample in good)
     assert isinstance(missing, Failure)
-    assert missing.reason.endswith("images/2.png: No such file or directory")
+    assert "images/2.png: No such file or directory. The table holds paths," in missing.reason
     assert isinstance(address, Failure)
     assert address.reason.endswith("but at https://example.org/3.png: download it first")
     assert isinstance(nothing, Failure)

@@ -186,7 +186,8 @@ def test_huggingface_takes_its_checkpoint_from_the_folder(folder: Workspace, sha
     here = folder.root / "vit"
     assert "Complete: nothing to do" in run(folder, "huggingface", f"model.path={here}").text
     here.rename(folder.root / "elsewhere")
-    assert "Complete: nothing to do" in run(folder, "huggingface", "model.path=elsewhere").text
+    for named in ("model.path=elsewhere", "ckpt_path=elsewhere"):
+        assert "Complete: nothing to do" in run(folder, "huggingface", named).text
     (folder.root / "elsewhere" / "preprocessor_config.json").write_text('{"size": 64}')
     outcome = run(folder, "huggingface", "model.path=elsewhere")
     assert (outcome.exit_code, "model.path: " in outcome.text) == (2, True), outcome.text

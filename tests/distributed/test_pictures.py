@@ -125,6 +125,8 @@ def test_what_a_checkpoint_states_is_taken_unless_asked_otherwise(folder):
     ("argument", "message"),
     [
         ("data.crop_pct=0", "data.crop_pct=0: input should be greater than 0"),
+        ("data.crop_pct=80", "data.crop_pct=80: input should be less than or equal to 1"),
+        ("data.path=pictures", "data.path: this data= has no such option. Did you mean data.root?"),
         ("data.crop_mode=centre", "data.crop_mode=centre: input should be 'center', 'squash'"),
         ("data.interpolation=cubic", "data.interpolation=cubic: input should be 'nearest'"),
         ("data.root=nowhere", "data.root=nowhere: no such folder."),
@@ -136,6 +138,17 @@ def test_what_is_wrong_is_said_before_any_work(folder, argument, message):
     outcome = folder.run(*COMMAND, argument)
     assert (outcome.exit_code, message in outcome.text) == (2, True), outcome.text
     assert not folder.output.exists()
+
+
+def test_what_cannot_be_read_is_said_before_a_run(folder):
+    broken = folder.root / "pictures" / "val" / "dog" / "val1.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    outcome = folder.run(*COMMAND, "dry_run=true")
+    assert outcome.exit_code == 0
+    assert (
+        "WARNING: 1 of 12 records looked at cannot be read. The first, dog/val1: " in outcome.text
+    )
+    assert folder.run(*COMMAND, "dry_run=true", "strict=true").exit_code == 2
 
 
 def test_a_source_that_does_not_crop_says_so(folder):

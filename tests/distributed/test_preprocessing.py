@@ -12,6 +12,7 @@ from artifactgen.errors import ConfigError
 from artifactgen.models.base import Family
 from artifactgen.models.huggingface import HuggingFace
 from artifactgen.models.mae_vit import MaeViT
+from artifactgen.models.module import Module
 from artifactgen.models.stated import Stated
 from artifactgen.models.timm import Timm
 from distributed.preprocessing import build_normalization
@@ -71,6 +72,13 @@ def test_a_folder_that_does_not_say_it_is_doubted(tmp_path: Path) -> None:
     assert made(SAID, family).doubts == ()
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": 0.5, "image_std": 0.5}')
     assert made(Stated(), family).doubts == ()
+
+
+def test_a_module_of_ones_own_says_nothing_of_it_and_is_doubted() -> None:
+    family = Module(target="torch.nn.Identity")
+    (doubt,) = made(Stated(), family).doubts
+    assert doubt.startswith("Nothing says how the images of Identity are normalised, so ImageNet's")
+    assert made(SAID, family).doubts == made(Stated(), family, model_mean=(0.5,)).doubts == ()
 
 
 def test_the_datas_goes_before_the_models_and_both_before_what_is_stated() -> None:

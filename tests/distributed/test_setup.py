@@ -270,7 +270,7 @@ def test_the_predicted_class_may_be_given_as_a_list(workspace: Workspace) -> Non
 def test_resizing_is_said(workspace: Workspace) -> None:
     write_levels(workspace.root / "levels.h5", images=level_images()[:, ::2, ::2])
     outcome = run(workspace, "dry_run=true")
-    assert "resized from 32 × 32 to 64 × 64" in outcome.text
+    assert "stored with 32 × 32, brought to 64 × 64" in outcome.text
 
 
 def test_the_files_say_what_the_pooling_came_to(workspace: Workspace) -> None:

@@ -8,6 +8,11 @@ from typing import Any
 
 from artifactgen.errors import RecordError
 
+_ONLY_PATHS = (
+    "The table holds paths, relative to its folder, and no pictures: put the files there, or save "
+    "the data set by save_to_disk, which takes them in"
+)
+
 
 def picture_of(value: Any, *, beside: Path) -> bytes:
     """The file of the picture that a cell holds.
@@ -28,7 +33,13 @@ def picture_of(value: Any, *, beside: Path) -> bytes:
     file = file_of(value, beside=beside)
     if file is None:
         raise RecordError("no picture in this row")
-    return file.read_bytes()
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        # With its number: where the table's folder is gone as well, it is not the record's fault.
+        raise FileNotFoundError(
+            error.errno, f"{error.strerror}. {_ONLY_PATHS}", str(file)
+        ) from error
 
 
 def file_of(value: Any, *, beside: Path) -> Path | None:

@@ -42,6 +42,17 @@ def split_ids(data: Hdf5) -> dict[str, list[str]]:
     return {name: list(index.record_ids(0, len(index))) for name, index in splits.items()}
 
 
+def test_splits_of_other_usual_names_are_those(tmp_path: Path, write_hdf5) -> None:
+    images = {"training/images": UINT8_NHW[:2], "validation/images": UINT8_NHW[2:3]}
+    assert split_ids(source(write_hdf5(tmp_path / "a.h5", images))) == {
+        "train": ["a_training_0", "a_training_1"],
+        "val": ["a_validation_0"],
+    }
+    rows = {"images": UINT8_NHW[:3], "split": ["valid", "train", "valid"]}
+    found = split_ids(source(write_hdf5(tmp_path / "b.h5", rows)))
+    assert found == {"train": ["b_1"], "val": ["b_0", "b_2"]}
+
+
 @pytest.mark.parametrize("chunk_rows", [0, 1, 4])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<f4"])
@@ -424,7 +435,9 @@ def test_chunks_that_were_never_written_are_filled(tmp_path: Path) -> None:
     [
         ("scans_train_01", "train"),
         ("my-val", "val"),
-        ("training", "test"),
+        ("training", "train"),
+        ("Validation_2", "val"),
+        ("trainings", "test"),
         ("train_of_the_test", "test"),
         ("latest", "test"),
     ],

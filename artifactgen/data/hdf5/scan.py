@@ -43,10 +43,9 @@ from artifactgen.data.hdf5.labels import (
     highest_label,
     read_labels,
 )
+from artifactgen.data.splits import SPLITS
 from artifactgen.data.walking import files_matching
 from artifactgen.errors import DataError
-
-_FILE_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,8 @@ def scan_files(
     parts: dict[str, list[Part]] = {}
     for table in tables:
         for split, rows in table.splits.items():
-            parts.setdefault(split, []).append(replace(table.part, rows=rows))
+            name = SPLITS.get(split.lower(), split)
+            parts.setdefault(name, []).append(replace(table.part, rows=rows))
     facts = repr((names, [table.digest for table in tables]))
     return Catalog(
         splits={split: Hdf5Index.of(parts[split]) for split in sorted(parts)},
@@ -198,7 +198,8 @@ def _companion(
 def _splits(split: h5py.Dataset | None, n_images: int, stem: str) -> dict[str, Rows]:
     """Rows of each split that the file names; else all rows are the split of the file's name."""
     if split is None:
-        named = set(re.split(r"[^A-Za-z0-9]|_", stem)) & set(_FILE_SPLITS)
+        words = re.split(r"[^a-z0-9]", stem.lower())
+        named = {SPLITS[word] for word in words if word in SPLITS}
         return {named.pop() if len(named) == 1 else "test": range(n_images)}
     names, codes = np.unique(read_strings(split, 0, n_images), return_inverse=True)
     return {str(name): _as_rows(np.flatnonzero(codes == i)) for i, name in enumerate(names)}

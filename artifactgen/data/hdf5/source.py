@@ -50,7 +50,7 @@ class Hdf5:
     """Records are rows of `images`, (N,H,W), (N,H,W,C) or (N,C,H,W), in files sorted by path.
 
     Splits, whichever is found: groups (`train/images`, `train/labels`, …); a data set `split` of N
-    strings beside `images`; `train`, `val` or `test` as a word of the
+    strings beside `images`; `train`, `val` or `test` (or `training`, `valid`, …) as a word of the
     file's name (`scans_train_01.h5`); else every record is `test`.
 
     Ids are `record_ids`, N strings or integers, unique over all files and splits; else

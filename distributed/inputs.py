@@ -27,6 +27,8 @@ _LIMITS = ("max_pixels",)
 """Those that say which records fail; a failure is on record, and may be done again."""
 CONTENT = "data.content"
 """What of the settings may be another one for `retry_failures`: the records were mended."""
+_FILLED_IN = ("keep_stored", "framing")
+"""Fields that follow from the rest."""
 _FRAMING = ("crop_pct", "crop_mode", "interpolation")
 _USUAL_SPLITS = ("train", "val", "test")
 
@@ -189,14 +191,13 @@ def deciding_settings(
     the precision, is decided once for a directory, see `artifactgen.store.calibrated`.
     """
     data = settings.data
-    beside = (*_PLACES, *_LIMITS, "keep_stored")
+    beside = (*_PLACES, *_LIMITS, *_FILLED_IN)
     options = {k: v for k, v in plain(source).items() if k not in beside}
-    if hasattr(source, "framing"):
-        options["framing"] = asked_framing(settings)
     return {
         "data": {
             "source": data.target,
             **options,
+            **asked_framing(settings),
             "identity": catalog.identity,
             "content": catalog.content,
             "batch_size": data.batch_size,

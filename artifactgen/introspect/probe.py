@@ -42,7 +42,7 @@ class Probe:
 
 def random_image(network: Network, size: tuple[int, int]) -> Tensor:
     """(1, C, H, W) on the model's device; the same each time."""
-    device = next(network.module.parameters()).device
+    device = next(network.module.parameters(), torch.zeros(0)).device
     generator = torch.Generator().manual_seed(0)
     shape = 1, network.family.in_chans, *size
     # A notebook may have another default device, which a generator of the CPU would not go with.

@@ -135,7 +135,7 @@ def hook_up(
         *(1, family.in_chans, *family.image_size),
         generator=torch.Generator().manual_seed(0),
         device="cpu",  # whatever the default is: that of the generator
-    ).to(next(module.parameters()).device)
+    ).to(next(module.parameters(), torch.zeros(0)).device)
 
     def call(x_BCHW: Tensor) -> Tensor:
         return logits_of(module(x_BCHW, **network.arguments))

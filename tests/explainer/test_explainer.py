@@ -188,3 +188,8 @@ def test_memory_does_not_grow_with_the_sizes_of_images() -> None:
     for width in range(32, 52, 2):
         explain(random_images(1, size=(32, width)))
     assert len(explain._prepared) == 8
+
+
+def test_a_module_without_weights_is_no_classifier() -> None:
+    with pytest.raises(ConfigError, match="Identity cannot take an image of 3 channels"):
+        Explainer(nn.Identity())(torch.randn(1, 3, 32, 32))

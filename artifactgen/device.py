@@ -200,9 +200,10 @@ class Download:
 
 
 @cache
-def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """A tensor of the values, int64 or float32, made once for each device; do not change it.
+def constant(values: tuple[float, ...], device: torch.device, *, dtype: torch.dtype) -> Tensor:
+    """A tensor of the values, made once for each device and type; do not change it.
 
-    To copy a small tensor to a GPU anew makes the CPU wait for it.
+    To copy a small tensor to a GPU anew makes the CPU wait for it. The type has to be said: values
+    that are equal, as 1 and 1.0, would be one entry of the cache.
     """
-    return torch.tensor(values, device=device)
+    return torch.tensor(values, device=device, dtype=dtype)

@@ -62,7 +62,7 @@ class Normalization:
 
     @staticmethod
     def _per_channel(values: tuple[float, ...], x_BCHW: Tensor) -> Tensor:
-        return constant(values, x_BCHW.device).view(-1, 1, 1)
+        return constant(values, x_BCHW.device, dtype=torch.float32).view(-1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)

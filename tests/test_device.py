@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from artifactgen.device import device_name, find_devices, of_one_name
+from artifactgen.device import constant, device_name, find_devices, of_one_name
 from artifactgen.errors import ConfigError
 
 H100, T4 = "NVIDIA H100 80GB HBM3", "Tesla T4"
@@ -42,3 +42,10 @@ def test_gpus_of_different_kinds_are_refused_with_those_to_choose() -> None:
         of_one_name([T4, H100, H100], ["2", "5", "7"])
     assert f"{T4} (2), {H100} (5, 7)" in str(refused.value)
     assert "CUDA_VISIBLE_DEVICES=5,7" in str(refused.value)
+
+
+def test_equal_values_of_two_types_are_two_constants() -> None:
+    device = torch.device("cpu")
+    for dtype in (torch.float32, torch.int64, torch.float32):
+        assert constant((1,), device, dtype=dtype).dtype == dtype
+        assert constant((1.0,), device, dtype=dtype).dtype == dtype

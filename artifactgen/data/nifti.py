@@ -23,6 +23,8 @@ from artifactgen.errors import RecordError
 
 MAX_BYTES = 8 << 30
 _HEADER_BYTES = 348
+_EXTENSION_BYTES = 4
+"""Behind the header of a single file, whether there are extensions or not."""
 _CHUNK_BYTES = 1 << 20
 _DEFLATE_MAX_RATIO = 1032
 """Deflate cannot expand further: https://zlib.net/zlib_tech.html (Maximum Compression Factor)."""
@@ -200,7 +202,7 @@ def _checked_voxels(header: Any, *, ndim: int | tuple[int, ...] | None) -> Voxel
         raise RecordError(f"no voxels: shape {shape}")
     if dtype.kind not in "iuf":
         raise RecordError(f"voxels of type {dtype} are not grey values")
-    if offset < _HEADER_BYTES:
+    if offset < _HEADER_BYTES + _EXTENSION_BYTES:
         raise RecordError(f"broken header: voxels start at byte {offset}, inside the header")
     affine = header.get_best_affine()
     if not np.isfinite(affine).all():

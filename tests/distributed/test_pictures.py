@@ -99,7 +99,7 @@ def test_another_framing_is_another_run(folder):
     assert "Complete: nothing to do" in folder.run(*COMMAND, *ONLY_EMBEDDINGS).text
     outcome = folder.run(*COMMAND, *ONLY_EMBEDDINGS, "data.interpolation=bilinear")
     assert outcome.exit_code == 2
-    assert "data.interpolation: not set → \"bilinear\"" in outcome.text
+    assert 'data.interpolation: not set → "bilinear"' in outcome.text
 
 
 def test_a_new_picture_is_another_data_set(folder):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from artifactgen.artifacts.base import (
@@ -155,7 +156,7 @@ class BoundGradCAM(BoundArtifact):
         assert forward_pass.logits_BK is not None
         if self.classes is None:
             return forward_pass.logits_BK.argmax(1, keepdim=True)
-        return constant(self.classes, forward_pass.logits_BK.device)
+        return constant(self.classes, forward_pass.logits_BK.device, dtype=torch.int64)
 
     def calibrate(self, forward_pass: Pass) -> BoundGradCAM:
         """Refuse a layer that gives no maps, choose the route, and warn of what is slow."""

@@ -86,8 +86,10 @@ def _norms_before_attention(subject: Subject) -> Iterator[str]:
     For what has other names than timm's. A pooling by attention has no norm in front of it whose
     patches lie over the image and reach a score, or the same one as the last block behind it.
     """
-    seen = subject.probe
+    seen, traits = subject.probe, subject.network.traits
     for path in reversed(seen.attention):
+        if type(subject.model.get_submodule(path)).__name__ in traits.not_over_positions:
+            continue
         before = seen.finished[: seen.began.get(path, 0)]
         norms = (p for p in reversed(before) if _is_norm(subject.model.get_submodule(p)))
         found = next((p for p in norms if _has_grid(subject, p)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ from artifactgen.data.volumes import Volumes
 from artifactgen.data.walking import files_below
 from artifactgen.errors import RecordError
 from artifactgen.types import Failure, Sample
+
+log = logging.getLogger(__name__)
 
 FILES = "files"
 """Column of listings: names of the files of a series, in its order, one NUL between two."""
@@ -124,12 +127,18 @@ class DicomFolder(Volumes):
 
     def _series(self, split: Split) -> Iterator[_Series]:
         paths = (p for p in files_below(split.folder, endings=("",)) if not _is_index(p))
+        left_out = 0
         with ThreadPoolExecutor(_READERS, thread_name_prefix="dicom") as pool:
             for _, group in groupby(paths, key=lambda path: path.rpartition("/")[0]):
                 names = list(group)
                 headers = pool.map(lambda name: self._header(split.folder / name), names)
                 found = [(n, h) for n, h in zip(names, headers, strict=True) if h is not None]
+                left_out += len(names) - len(found)
                 yield from self._grouped(found, split.folder)
+        if left_out:
+            what = "1 file" if left_out == 1 else f"{left_out:,} files"
+            are = "is" if left_out == 1 else "are"
+            log.info("Data: %s below %s %s no DICOM picture", what, split.folder, are)
 
     def _header(self, path: Path) -> DicomHeader | RecordError | None:
         try:

@@ -241,7 +241,10 @@ def test_frames_of_an_enhanced_file_have_their_own_place_scale_and_window(tmp_pa
     np.testing.assert_allclose(image(folder(tmp_path, slice=2))[0], expected, atol=1e-6)
 
 
-def test_records_are_series_by_folder_or_files(tmp_path: Path) -> None:
+def test_records_are_series_by_folder_or_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     write_series(tmp_path / "test/ill/p1/t1", CT_ZYX, series="1.1")
     write_series(tmp_path / "test/ill/p1/mixed", CT_ZYX, series="1.2")
     write_dicom(tmp_path / "test/ill/p1/mixed/1.2.840.7", CT_ZYX[0], series="1.3")
@@ -252,6 +255,7 @@ def test_records_are_series_by_folder_or_files(tmp_path: Path) -> None:
     assert ids(catalog) == {
         "test": ["ill/p1/mixed/1.2.840.7", "ill/p1/mixed/im001", "ill/p1/t1", "well/p2"]
     }
+    assert f"Data: 1 file below {tmp_path / 'test'} is no DICOM picture" in caplog.text
     assert catalog.classes == ("ill", "well")
     assert [r.label for r in read(folder(tmp_path))] == [0, 0, 0, 1]  # type: ignore[union-attr]
     by_file = ids(folder(tmp_path, record="file").scan())["test"]

@@ -110,6 +110,7 @@ def preflight(
     arrays = _compute(engine, tried, forward_pass)
     cost = _measure(on_cpu, samples, tried, arrays)
     of_maps = [doubt for trial in tried.values() for doubt in trial.artifact.doubts(arrays)]
+    of_maps += _doubts_of_logits(forward_pass.logits_BK)
     predictions = arrays["predictions"].tolist() if subject.has_head else []
     if rows is None:
         rows = {split: len(index) for split, index in job.catalog.splits.items()}
@@ -212,6 +213,20 @@ def _draw(
             f"{', '.join(artifact.options.files) or 'nothing'}."
         )
     return drawn
+
+
+def _doubts_of_logits(logits_BK: torch.Tensor | None) -> list[str]:
+    """Say so where what should be logits has gone through a softmax already."""
+    if logits_BK is None or logits_BK.shape[1] < 2:
+        return []
+    sums_B = logits_BK.detach().float().sum(1)
+    if logits_BK.min() < 0 or not torch.allclose(sums_B, torch.ones_like(sums_B), atol=1e-3):
+        return []
+    return [
+        "The model gives probabilities where logits are expected (they sum to 1): a softmax is "
+        "taken of them again, so that probabilities in reports are too even, and GradCAM explains "
+        "probabilities. Give it without its last softmax."
+    ]
 
 
 def _usable(samples: list[Sample]) -> list[Sample]:

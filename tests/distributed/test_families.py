@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,7 @@ def test_torchvision(folder: Workspace, shared: Path) -> None:
     outcome = run(folder, "torchvision", *options)
     assert outcome.exit_code == 0, outcome.text
     assert "attention SKIPPED: ResNet computes no attention" in outcome.text
+    assert "The model gives probabilities" not in outcome.text
     output = folder.root / "artifacts" / "torchvision"
     require_exact(output, model, "fc", pixels(shared), channels_first)
     outcome = run(folder, "torchvision", *options, "model.backbone=resnet34", "output_dir=other")
@@ -280,3 +282,26 @@ def test_what_does_not_fit_is_said_before_any_work(
     assert outcome.exit_code == 2, outcome.text
     assert message in outcome.text
     assert "Traceback" not in outcome.text
+
+
+def test_a_network_that_gives_probabilities_is_doubted(
+    folder: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """\
+        from torch import nn
+        class Certain(nn.Sequential):
+            def __init__(self):
+                pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+                body = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU())
+                super().__init__(body, pool, nn.Linear(8, 3), nn.Softmax(1))
+    """
+    (folder.root / "my_certain.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(folder.root)
+    importlib.invalidate_caches()
+    network = importlib.import_module("my_certain").Certain()
+    torch.save(network.state_dict(), folder.root / "certain.pt")
+    options = ["model.target=my_certain.Certain", "ckpt_path=certain.pt", "data.image_size=64"]
+    outcome = run(folder, "module", *options, "dry_run=true")
+    assert outcome.exit_code == 0, outcome.text
+    told = "WARNING: The model gives probabilities where logits are expected"
+    assert told in outcome.text

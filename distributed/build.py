@@ -53,7 +53,10 @@ def build(run: Run, devices: Devices, *, threads_each: int, calibrated: Calibrat
     precision = resolve_precision(calibrated_precision(settings, calibrated), devices)
     family = build_family(settings, inputs.catalog)
     checkpoint = read_checkpoint(inputs.checkpoint)
-    loaded = load_model(family, checkpoint, stated=read_stated(checkpoint, family))
+    stated = read_stated(checkpoint, family)
+    if _has_more_classes(settings, inputs.catalog, stated):
+        family = replace(family, num_classes=None)
+    loaded = load_model(family, checkpoint, stated=stated)
     model = loaded.network.family
     normalization = build_normalization(settings, model, loaded.stated, inputs.checkpoint.path)
     classes, labels, loaded = name_classes(settings, inputs.catalog, loaded)
@@ -133,6 +136,13 @@ def _wanted_classes(settings: Settings, catalog: Catalog) -> int | None:
     if settings.model.classes is not None:
         return len(settings.model.classes)
     return len(catalog.classes) if catalog.classes and catalog.highest_label is None else None
+
+
+def _has_more_classes(settings: Settings, catalog: Catalog, stated: Stated) -> bool:
+    """Whether the data set has only some of the classes that the checkpoint names."""
+    if settings.model.num_classes is not None or settings.model.classes is not None:
+        return False
+    return catalog.highest_label is None and set(catalog.classes) < set(stated.classes)
 
 
 def name_classes(

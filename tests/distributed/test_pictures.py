@@ -151,6 +151,21 @@ def test_what_cannot_be_read_is_said_before_a_run(folder):
     assert folder.run(*COMMAND, "dry_run=true", "strict=true").exit_code == 2
 
 
+def test_some_of_the_classes_that_the_checkpoint_names_are_enough(folder):
+    path = folder.root / "model.ckpt"
+    write_checkpoint(path, classes=3)
+    names = {"classes": ["eel", "dog", "cat"]}
+    torch.save({**torch.load(path, weights_only=True), **names}, path)
+    outcome = folder.run(*COMMAND, *ONLY_EMBEDDINGS)
+    assert outcome.exit_code == 0, outcome.text
+    found = load_embeddings(folder.output / "embeddings" / "test_embeddings.pt")
+    assert found.classes == names["classes"]
+    assert found.labels.tolist() == [2, 2, 1, 1]  # cat, cat, dog, dog
+    torch.save({**torch.load(path, weights_only=True), "classes": ["eel", "dog", "ant"]}, path)
+    refused = folder.run(*COMMAND, *ONLY_EMBEDDINGS, "output_dir=other")
+    assert "its classifier has 3 classes, not 2" in refused.text
+
+
 def test_a_source_that_does_not_crop_says_so(folder):
     options = (config_dir() / "data" / "hdf5.yaml").read_text()
     assert "crop_pct" not in options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import timm
 import torch
 import transformers
 from helpers.workspace import CKPT, CLASSES, EXPERIMENT, IMAGE_SIZE, RECORDS, Workspace
+from matplotlib import pyplot
 from numpy.typing import NDArray
 
 from artifactgen import Explainer, load_embeddings
@@ -23,6 +25,13 @@ from artifactgen import Explainer, load_embeddings
 BATCH = 2
 PAGE = (Path(__file__).parents[2] / "docs" / "notebook.md").read_text("utf-8")
 CELLS = re.findall(r"^```python\n(.*?)^```\n(?:```\n(.*?)^```\n)?", PAGE, re.M | re.S)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_left() -> Iterator[None]:
+    """What cells have drawn goes with them, as at the end of a notebook."""
+    yield
+    pyplot.close("all")
 
 
 def same_model(path: Path) -> Any:

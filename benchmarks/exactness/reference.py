@@ -22,15 +22,20 @@ def random_model(name: str, *, classes: int, **options: Any) -> nn.Module:
     """
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(name, num_classes=classes, **options)
+    roughen(model, least=0.02, share=0.2)
+    return model.eval().requires_grad_(False)
+
+
+def roughen(model: nn.Module, *, least: float, share: float) -> None:
+    """Add noise to all parameters: `least`, and a `share` of the deviation of each; set buffers."""
     with torch.no_grad():
         for tensor in model.parameters():
-            tensor.add_(torch.randn_like(tensor) * (0.02 + 0.2 * tensor.std(correction=0)))
+            tensor.add_(torch.randn_like(tensor) * (least + share * tensor.std(correction=0)))
         for path, buffer in model.named_buffers():
             if path.endswith("running_mean"):
                 buffer.normal_(0, 0.1)
             if path.endswith("running_var"):
                 buffer.uniform_(0.5, 2)
-    return model.eval().requires_grad_(False)
 
 
 def random_images(batch: int = 3, *, size: tuple[int, int], seed: int = 1) -> Tensor:

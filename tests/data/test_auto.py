@@ -185,7 +185,8 @@ def test_the_release_of_acdc(acdc_root: Path) -> None:
 
 
 def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets  # slow, and only here
+
     datasets.disable_progress_bars()
     datasets.Dataset.from_dict({"image": [picture_file()]}).save_to_disk(tmp_path)
     told = answer(str(tmp_path), "go")

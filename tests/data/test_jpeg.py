@@ -17,7 +17,6 @@ from artifactgen.data.decoding import decode_picture
 from artifactgen.data.jpeg import decode_jpeg
 from artifactgen.errors import RecordError
 
-pytest.importorskip("simplejpeg")
 Mode = Literal["RGB", "L"]
 SIZES = [(1, 1), (1, 40), (40, 1), (7, 5), (8, 8), (17, 9), (16, 16), (33, 15), (131, 97)]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.pictures import user_folder
 from helpers.workspace import (
     CKPT,
     EXPERIMENT,
@@ -13,7 +14,6 @@ from helpers.workspace import (
     artifacts,
     assert_exact,
     with_source,
-    write_checkpoint,
 )
 from PIL import Image
 
@@ -50,17 +50,6 @@ class Plain:
         raise NotImplementedError
 """
 
-CONF = """\
-# @package _global_
-defaults:
-  - embeddings/default
-  - override /model: timm
-  - override /data: image_folder
-  - _self_
-model: {backbone: test_vit}
-data: {root: pictures, image_size: 64, batch_size: 2}
-cluster: {threads_per_worker: 1}
-"""
 COMMAND = (EXPERIMENT, "ckpt_path=model.ckpt")
 
 
@@ -73,11 +62,7 @@ def pictures(tmp_path: Path) -> Workspace:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
     (tmp_path / "pictures" / "test" / "dog").mkdir()
-    write_checkpoint(tmp_path / "model.ckpt", classes=2)
-    conf = tmp_path / "conf" / "experiment" / "embeddings"
-    conf.mkdir(parents=True)
-    (conf / "my_experiment.yaml").write_text(CONF)
-    return Workspace(tmp_path, tmp_path / "conf")
+    return user_folder(tmp_path, source="image_folder", options="root: pictures")
 
 
 def sizes(folder: Path, pattern: str) -> dict[str, tuple[int, int]]:

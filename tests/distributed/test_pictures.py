@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from helpers.pictures import plain_model, user_folder, write_pictures
 from helpers.workspace import EXPERIMENT, Workspace, artifacts, write_checkpoint
 from PIL import Image
 from timm.data import create_transform
@@ -17,34 +18,13 @@ from artifactgen import load_embeddings
 from distributed.usage import config_dir
 
 PICTURES = {"train": 5, "val": 3, "test": 4}
-CONF = """\
-# @package _global_
-defaults:
-  - embeddings/default
-  - override /model: timm
-  - override /data: image_folder
-  - _self_
-model: {backbone: test_vit}
-data: {root: pictures, image_size: 64, batch_size: 2}
-cluster: {threads_per_worker: 1}
-"""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Workspace:
     """A user's folder with pictures of many sizes in two classes."""
-    rng = np.random.default_rng(0)
-    for split, count in PICTURES.items():
-        for row in range(count):
-            place = tmp_path / "pictures" / split / ("cat", "dog")[row % 2] / f"{split}{row}.png"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 256, (60 + 9 * row, 90 - 7 * row, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(place)
-    write_checkpoint(tmp_path / "model.ckpt", classes=2)
-    conf = tmp_path / "conf" / "experiment" / "embeddings"
-    conf.mkdir(parents=True)
-    (conf / "my_experiment.yaml").write_text(CONF)
-    return Workspace(tmp_path, tmp_path / "conf")
+    write_pictures(tmp_path, PICTURES)
+    return user_folder(tmp_path, source="image_folder", options="root: pictures")
 
 
 COMMAND = (EXPERIMENT, "ckpt_path=model.ckpt", "precision=32-true")
@@ -53,9 +33,7 @@ ONLY_EMBEDDINGS = ("generate_gradcam=false", "generate_attention=false")
 
 def expected_embeddings(folder: Workspace, **framing: object) -> torch.Tensor:
     """By timm alone: its transform, its model."""
-    model = timm.create_model("test_vit", num_classes=2, img_size=64).eval()
-    weights = torch.load(folder.root / "model.ckpt", weights_only=True)["state_dict"]
-    model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items()})
+    model = plain_model(folder)
     config = timm.data.resolve_data_config(model=model) | {"input_size": (3, 64, 64), **framing}
     transform = create_transform(**config)
     names = sorted((folder.root / "pictures" / "test").rglob("*.png"), key=str)

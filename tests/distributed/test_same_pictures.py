@@ -5,27 +5,15 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers.workspace import EXPERIMENT, Workspace, write_checkpoint
-from PIL import Image
+from helpers.pictures import user_folder, write_pictures
+from helpers.workspace import EXPERIMENT, Workspace
 
 from artifactgen import load_embeddings
 
-CONF = """\
-# @package _global_
-defaults:
-  - embeddings/default
-  - override /model: timm
-  - override /data: image_folder
-  - _self_
-model: {backbone: test_vit}
-data: {image_size: 64, batch_size: 3}
-cluster: {threads_per_worker: 1}
-"""
 MINE = """\
 from pathlib import Path
 from PIL import Image
@@ -49,20 +37,11 @@ SPLITS = {"train": 5, "test": 4}
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    rng = np.random.default_rng(0)
-    for split, count in SPLITS.items():
-        for row in range(count):
-            place = tmp_path / "pictures" / split / ("cat", "dog")[row % 2] / f"{split}{row}.png"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 256, (60 + 9 * row, 90 - 7 * row, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(place)
+    write_pictures(tmp_path, SPLITS)
+    for split in SPLITS:
         pack(tmp_path, split)
-    write_checkpoint(tmp_path / "model.ckpt", classes=2)
-    conf = tmp_path / "conf" / "experiment" / "embeddings"
-    conf.mkdir(parents=True)
-    (conf / "my_experiment.yaml").write_text(CONF)
     (tmp_path / "mine.py").write_text(MINE)
-    return Workspace(tmp_path, tmp_path / "conf")
+    return user_folder(tmp_path, source="image_folder", batch_size=3)
 
 
 def pack(root: Path, split: str) -> None:

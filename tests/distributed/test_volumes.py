@@ -9,26 +9,15 @@ import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import timm
 import torch
 from helpers.dicom import PATIENT, PATIENT_ID, write_series
-from helpers.workspace import EXPERIMENT, Workspace, write_checkpoint
+from helpers.pictures import plain_model, user_folder
+from helpers.workspace import EXPERIMENT, Workspace
 from PIL import Image
 
 from artifactgen import load_embeddings
 from artifactgen.data.image import scale_to_unit
 
-CONF = """\
-# @package _global_
-defaults:
-  - embeddings/default
-  - override /model: timm
-  - override /data: nifti_folder
-  - _self_
-model: {backbone: test_vit}
-data: {image_size: 64, batch_size: 4, crop_pct: 1}
-cluster: {threads_per_worker: 1}
-"""
 COMMAND = (EXPERIMENT, "ckpt_path=model.ckpt", "precision=32-true")
 ONLY_EMBEDDINGS = ("generate_gradcam=false", "generate_attention=false")
 VOLUMES = {
@@ -51,18 +40,12 @@ def folder(tmp_path: Path) -> Workspace:
         rows.append([f"nifti/{name}.nii.gz", name.partition("/")[0]])
     with (tmp_path / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    write_checkpoint(tmp_path / "model.ckpt", classes=2)
-    conf = tmp_path / "conf" / "experiment" / "embeddings"
-    conf.mkdir(parents=True)
-    (conf / "my_experiment.yaml").write_text(CONF)
-    return Workspace(tmp_path, tmp_path / "conf")
+    return user_folder(tmp_path, source="nifti_folder", batch_size=4, options="crop_pct: 1")
 
 
 def expected_embeddings(folder: Workspace, z: int) -> torch.Tensor:
     """By timm alone, of a slice of each volume."""
-    model = timm.create_model("test_vit", num_classes=2, img_size=64).eval()
-    weights = torch.load(folder.root / "model.ckpt", weights_only=True)["state_dict"]
-    model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items()})
+    model = plain_model(folder)
     slices = [scale_to_unit(voxels[:, :, z].T[None]) for voxels in VOLUMES.values()]
     x_BCHW = torch.from_numpy(np.stack(slices)).expand(-1, 3, -1, -1)
     with torch.inference_mode():

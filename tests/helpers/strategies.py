@@ -17,6 +17,11 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
+from artifactgen.data.base import Source
+from artifactgen.data.reading import read_range, scan_source
+from artifactgen.errors import DataError
+from artifactgen.types import Failure
+
 TIMES = int(os.environ.get("ARTIFACTGEN_FUZZ", "1"))
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -103,3 +108,18 @@ def scalars() -> st.SearchStrategy[Any]:
         ),
         max_leaves=6,
     )
+
+
+def refused_or_read(source: Source) -> None:
+    """A data set of 8 × 8 pixels is refused in words, or every row of its catalog reads."""
+    try:
+        catalog = scan_source(source)
+    except DataError as error:
+        if " raised " in str(error):
+            raise AssertionError("a mistake of the program") from error
+        return
+    for split, index in catalog.splits.items():
+        found = read_range(source, catalog, split, 0, len(index))
+        assert len(found) == len(index)
+        for record in found:
+            assert isinstance(record, Failure) or record.image_CHW.shape[1:] == (8, 8)

@@ -15,6 +15,8 @@ from distributed.console import log_error, log_to_stderr
 
 MISUSED, REQUEUED, INTERRUPTED = 2, 75, 130
 """75 is EX_TEMPFAIL of sysexits.h: SLURM will start the job again, and nobody has to act."""
+RESUME = "Resume with:"
+"""What stands before the command that resumes a run, wherever one ends early."""
 
 
 def begin_process() -> None:
@@ -48,7 +50,7 @@ def exit_code_of(do: Callable[[], None], *, command: str) -> int:
 def tell_interruption(interruption: KeyboardInterrupt, command: str) -> int:
     """Say that a run was interrupted; the exit code."""
     said = str(interruption)
-    log_error(said or f"Interrupted. What is done stays done. Resume with:\n  {command}")
+    log_error(said or f"Interrupted. What is done stays done. {RESUME}\n  {command}")
     return REQUEUED if isinstance(interruption, RequeuedError) else INTERRUPTED
 
 
@@ -61,7 +63,7 @@ def tell_error(error: ArtifactGenError, command: str) -> int:
 def exit_code(error: ArtifactGenError, command: str) -> int:
     """The exit code of an error; where the run can be resumed, it is said how."""
     if not isinstance(error, (UsageError, NoProgressError)):
-        log_error(f"What is done stays done. Resume with:\n  {command}")
+        log_error(f"What is done stays done. {RESUME}\n  {command}")
     return error.exit_code
 
 

@@ -106,6 +106,21 @@ def test_a_job_that_is_cancelled_before_it_starts(start: Start, tmp_path: Path) 
     assert text.endswith(f" What is done stays done. Resume with:\n  {COMMAND}\n")
 
 
+def test_a_job_whose_log_does_not_tell_how_to_go_on(start: Start, tmp_path: Path) -> None:
+    job = start("echo working; sleep 99")
+
+    def cancel() -> None:
+        wait_for_state(job.job_id, "RUNNING")
+        subprocess.run(["scancel", job.job_id], check=True, timeout=60)
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    outcome = wait_for([job], Layout(tmp_path))
+    thread.join()
+    assert outcome.exit_code == 130, outcome.text
+    assert outcome.text.endswith(f" What is done stays done. Resume with:\n  {COMMAND}\n")
+
+
 def test_a_job_that_is_requeued(start: Start, tmp_path: Path) -> None:
     script = 'echo run ${SLURM_RESTART_COUNT:-0}; [ -n "$SLURM_RESTART_COUNT" ] && end 0; sleep 99'
     job = start(script, "--requeue")

@@ -50,7 +50,7 @@ def exit_code_of(do: Callable[[], None], *, command: str) -> int:
 def tell_interruption(interruption: KeyboardInterrupt, command: str) -> int:
     """Say that a run was interrupted; the exit code."""
     said = str(interruption)
-    log_error(said or f"Interrupted. What is done stays done. {RESUME}\n  {command}")
+    log_error(said or f"Interrupted. {how_to_resume(command)}")
     return REQUEUED if isinstance(interruption, RequeuedError) else INTERRUPTED
 
 
@@ -63,8 +63,13 @@ def tell_error(error: ArtifactGenError, command: str) -> int:
 def exit_code(error: ArtifactGenError, command: str) -> int:
     """The exit code of an error; where the run can be resumed, it is said how."""
     if not isinstance(error, (UsageError, NoProgressError)):
-        log_error(f"What is done stays done. {RESUME}\n  {command}")
+        log_error(how_to_resume(command))
     return error.exit_code
+
+
+def how_to_resume(command: str) -> str:
+    """What is said of a run that ended early, and can be resumed by a command."""
+    return f"What is done stays done. {RESUME}\n  {command}"
 
 
 def _keep_fonts_apart() -> None:

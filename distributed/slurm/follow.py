@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from artifactgen.store.layout import Layout
-from distributed.process import INTERRUPTED, RESUME
+from distributed.process import INTERRUPTED, RESUME, how_to_resume
 from distributed.slurm.outcome import explain, never, read_outcome
 from distributed.slurm.queue import UNKNOWN, JobState, ask
 from distributed.slurm.shard_count import ShardCount
@@ -55,7 +55,7 @@ def follow(jobs: Sequence[Submission], *, layouts: Sequence[Layout]) -> int:
         return INTERRUPTED
     lost = [job.submission.command for job in followed if job.is_lost]
     if lost:
-        log.error("What is done stays done. %s\n  %s", RESUME, lost[0])
+        log.error(how_to_resume(lost[0]))
     return next((job.code for job in followed if job.code), 0)
 
 
@@ -108,7 +108,7 @@ class _Followed:
         self.code: int | None = None
         """Its exit code, once it is over."""
         self.is_lost = False
-        """Whether it ended without saying how to go on."""
+        """Whether it ended, and nothing that was shown of it says how to go on."""
         self.state: JobState | None = None
         self._prefix = f"[{submission.job_id}] " if prefixed else ""
         self._is_shown = shown
@@ -171,7 +171,7 @@ class _Followed:
         assert self.state
         was_stopped = self._was_stopped()
         self.code = INTERRUPTED if was_stopped else FAILED
-        self.is_lost = not any(RESUME in line for line in self._last)
+        self.is_lost = not (self._is_shown and any(RESUME in line for line in self._last))
         if was_stopped:
             log.error("Job %s: %s", self.job_id, explain(self.state))
             return

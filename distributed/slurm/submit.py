@@ -20,6 +20,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
 from artifactgen.errors import ConfigError
+from distributed.process import RESUME
 from distributed.request import Request
 from distributed.run import Run
 from distributed.slurm.check import check
@@ -81,8 +82,9 @@ def _incomplete(run: Run) -> int:
         return 0
     log.error(
         "%s is not complete, though its jobs ended without an error; their logs say what is left. "
-        "Resume with:\n  %s",
+        "%s\n  %s",
         run.layout.root,
+        RESUME,
         run.request.command,
     )
     return 1

@@ -16,6 +16,7 @@ from helpers.workspace import Outcome, process_state
 
 from artifactgen.store.layout import Layout
 from distributed.console import log_to_stderr
+from distributed.process import how_to_resume
 from distributed.slurm import follow as module
 from distributed.slurm.follow import follow
 from distributed.slurm.outcome import explain
@@ -106,11 +107,22 @@ def test_a_job_that_is_cancelled_before_it_starts(start: Start, tmp_path: Path) 
     assert text.endswith(f" What is done stays done. Resume with:\n  {COMMAND}\n")
 
 
-def test_a_job_whose_log_does_not_tell_how_to_go_on(start: Start, tmp_path: Path) -> None:
-    job = start("echo working; sleep 99")
+@pytest.mark.parametrize(
+    ("words", "most_shown", "by_us"),
+    [("working", 4, True), (how_to_resume("mine"), 4, False), (how_to_resume("mine"), 0, True)],
+    ids=["the log does not say it", "the log says it", "the log says it and is not shown"],
+)
+def test_how_to_go_on_is_told_once_of_a_job_that_is_cancelled(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, most_shown, by_us
+) -> None:
+    monkeypatch.setattr(module, "_MAX_SHOWN", most_shown)
+    job = start(f"echo '{words}'; sleep 99")
 
     def cancel() -> None:
         wait_for_state(job.job_id, "RUNNING")
+        while words not in (log.read_text() if (log := Path(job.log)).exists() else ""):
+            time.sleep(0.1)
+        time.sleep(1)  # it is followed meanwhile
         subprocess.run(["scancel", job.job_id], check=True, timeout=60)
 
     thread = threading.Thread(target=cancel)
@@ -118,7 +130,9 @@ def test_a_job_whose_log_does_not_tell_how_to_go_on(start: Start, tmp_path: Path
     outcome = wait_for([job], Layout(tmp_path))
     thread.join()
     assert outcome.exit_code == 130, outcome.text
-    assert outcome.text.endswith(f" What is done stays done. Resume with:\n  {COMMAND}\n")
+    assert outcome.text.count("Resume with:") == 1, outcome.text
+    ours = f" What is done stays done. Resume with:\n  {COMMAND}\n"
+    assert outcome.text.endswith(ours) == by_us, outcome.text
 
 
 def test_a_job_that_is_requeued(start: Start, tmp_path: Path) -> None:
